@@ -1,0 +1,2 @@
+//! zkfast.
+fn main() {}

@@ -1,0 +1,24 @@
+//! Bytes to values and back: every record that ZooKeeper clients, peers and disks exchange.
+//!
+//! One schema serves three readers: the client port, the learner link and the transaction log. This crate knows no
+//! socket, file, clock or thread; it allocates only what a decoded value needs, never what a length field *claims*,
+//! and no input makes it panic. Decoded values borrow from the bytes they came from.
+#![forbid(unsafe_code)]
+
+pub mod acl;
+pub mod error;
+pub mod ids;
+pub mod jute;
+pub mod op;
+pub mod request;
+pub mod stat;
+pub mod txn;
+
+pub use acl::{Acl, Id, Perms};
+pub use error::ErrorCode;
+pub use ids::{Epoch, ServerId, SessionId, Xid, Zxid};
+pub use jute::{DecodeError, Decoder};
+pub use op::OpCode;
+pub use request::Request;
+pub use stat::{Stat, StatPersisted};
+pub use txn::{Txn, TxnHeader};

@@ -1,0 +1,354 @@
+//! Bodies of client requests (section 2.2), borrowed from the frame they arrived in.
+
+use crate::{
+    acl::Acl,
+    ids::{Xid, Zxid},
+    jute::{self, DecodeError, Decoder, Reason},
+    op::OpCode,
+};
+use bytes::BufMut;
+use std::borrow::Cow;
+
+/// The first 8 bytes of each request (C15).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RequestHeader {
+    /// Chosen by the client, echoed in the reply.
+    pub xid: Xid,
+    /// Operation number; may be unknown.
+    pub op: i32,
+}
+
+impl RequestHeader {
+    /// Encoded size in bytes.
+    pub const ENCODED_BYTES: usize = 8;
+
+    /// Reads {xid, type}.
+    pub fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { xid: Xid(decoder.i32("RequestHeader.xid")?), op: decoder.i32("RequestHeader.type")? })
+    }
+
+    /// Writes {xid, type}.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        out.put_i32(self.xid.0);
+        out.put_i32(self.op);
+    }
+}
+
+/// Path and version: delete and check.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathVersion<'a> {
+    /// Node.
+    pub path: Cow<'a, str>,
+    /// Expected version; -1 means any.
+    pub version: i32,
+}
+
+/// Path and watch flag: exists, getData, getChildren, getChildren2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathWatch<'a> {
+    /// Node.
+    pub path: Cow<'a, str>,
+    /// Leave a one-shot watch.
+    pub watch: bool,
+}
+
+/// create, create2, createContainer and createTTL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreateRequest<'a> {
+    /// Wanted path; a sequence number may be added.
+    pub path: Cow<'a, str>,
+    /// Data; null stays null.
+    pub data: Option<&'a [u8]>,
+    /// Wanted ACL; null and empty are refused later with INVALIDACL.
+    pub acl: Option<Vec<Acl<'a>>>,
+    /// Create mode (OP34).
+    pub flags: i32,
+    /// Time to live in milliseconds: createTTL only.
+    pub ttl_ms: Option<i64>,
+}
+
+/// setData.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetDataRequest<'a> {
+    /// Node.
+    pub path: Cow<'a, str>,
+    /// New data.
+    pub data: Option<&'a [u8]>,
+    /// Expected version; -1 means any.
+    pub version: i32,
+}
+
+/// setACL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetAclRequest<'a> {
+    /// Node.
+    pub path: Cow<'a, str>,
+    /// New list; null and empty are refused later with INVALIDACL.
+    pub acl: Option<Vec<Acl<'a>>>,
+    /// Expected aversion; -1 means any.
+    pub version: i32,
+}
+
+/// setWatches and setWatches2 (W20).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SetWatchesRequest<'a> {
+    /// Last zxid that the client saw.
+    pub relative_zxid: Zxid,
+    /// One-shot data watches.
+    pub data: Vec<Cow<'a, str>>,
+    /// One-shot watches on absent nodes.
+    pub exist: Vec<Cow<'a, str>>,
+    /// One-shot child watches.
+    pub child: Vec<Cow<'a, str>>,
+    /// Persistent watches; setWatches2 only.
+    pub persistent: Vec<Cow<'a, str>>,
+    /// Persistent recursive watches; setWatches2 only.
+    pub persistent_recursive: Vec<Cow<'a, str>>,
+}
+
+/// auth.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuthRequest<'a> {
+    /// `digest`, ...
+    pub scheme: Cow<'a, str>,
+    /// Credentials, such as `user:password`.
+    pub auth: Option<&'a [u8]>,
+}
+
+/// reconfig.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReconfigRequest<'a> {
+    /// Incremental: servers to add or change.
+    pub joining: Option<Cow<'a, str>>,
+    /// Incremental: ids to remove.
+    pub leaving: Option<Cow<'a, str>>,
+    /// The whole new membership.
+    pub members: Option<Cow<'a, str>>,
+    /// Expected config version; -1 means any.
+    pub config_id: i64,
+}
+
+/// A request body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request<'a> {
+    /// create (1), create2 (15), createContainer (19), createTTL (21); the code says which.
+    Create(OpCode, CreateRequest<'a>),
+    /// delete (2).
+    Delete(PathVersion<'a>),
+    /// check (13), inside a multi.
+    Check(PathVersion<'a>),
+    /// deleteContainer (20): internal, refused from clients.
+    DeleteContainer(&'a [u8]),
+    /// exists (3).
+    Exists(PathWatch<'a>),
+    /// getData (4).
+    GetData(PathWatch<'a>),
+    /// setData (5).
+    SetData(SetDataRequest<'a>),
+    /// getACL (6).
+    GetAcl(Cow<'a, str>),
+    /// setACL (7).
+    SetAcl(SetAclRequest<'a>),
+    /// getChildren (8).
+    GetChildren(PathWatch<'a>),
+    /// getChildren2 (12).
+    GetChildren2(PathWatch<'a>),
+    /// sync (9); the path is echoed, never checked.
+    Sync(Option<Cow<'a, str>>),
+    /// ping (11).
+    Ping,
+    /// multi (14): create family, delete, setData, check.
+    Multi(Vec<Request<'a>>),
+    /// multiRead (22): getData and getChildren.
+    MultiRead(Vec<Request<'a>>),
+    /// reconfig (16).
+    Reconfig(ReconfigRequest<'a>),
+    /// checkWatches (17): path and watcher type (OP35).
+    CheckWatches(Cow<'a, str>, i32),
+    /// removeWatches (18): path and watcher type.
+    RemoveWatches(Cow<'a, str>, i32),
+    /// auth (100).
+    Auth(AuthRequest<'a>),
+    /// setWatches (101), setWatches2 (105).
+    SetWatches(SetWatchesRequest<'a>),
+    /// sasl (102): a token.
+    Sasl(Option<&'a [u8]>),
+    /// getEphemerals (103): path prefix.
+    GetEphemerals(Option<Cow<'a, str>>),
+    /// getAllChildrenNumber (104).
+    GetAllChildrenNumber(Cow<'a, str>),
+    /// addWatch (106): path and mode (0 persistent, 1 persistent recursive).
+    AddWatch(Cow<'a, str>, i32),
+    /// whoAmI (107).
+    WhoAmI,
+    /// createSession (-10): timeout in milliseconds; internal.
+    CreateSession(i32),
+    /// closeSession (-11).
+    CloseSession,
+}
+
+/// What separates the parts of a multi: {int type, bool done, int err}.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MultiHeader {
+    /// Operation or result type; -1 at the end and for errors.
+    pub kind: i32,
+    /// No part follows.
+    pub done: bool,
+    /// Error of this part; -1 where none is meant.
+    pub err: i32,
+}
+
+impl MultiHeader {
+    /// Encoded size in bytes.
+    pub const ENCODED_BYTES: usize = 9;
+    /// The end mark.
+    pub const END: Self = Self { kind: -1, done: true, err: -1 };
+
+    /// Reads the three fields.
+    pub fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            kind: decoder.i32("MultiHeader.type")?,
+            done: decoder.bool("MultiHeader.done")?,
+            err: decoder.i32("MultiHeader.err")?,
+        })
+    }
+
+    /// Writes the three fields.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        out.put_i32(self.kind);
+        jute::put_bool(out, self.done);
+        out.put_i32(self.err);
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Reads the body of an `op` request. Bytes behind it are ignored, as in Java (J5).
+    pub fn decode(op: OpCode, decoder: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        Ok(match op {
+            OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => {
+                let path = decoder.text("CreateRequest.path")?;
+                let data = decoder.buffer("CreateRequest.data")?;
+                let acl = Acl::decode_list(decoder)?;
+                let flags = decoder.i32("CreateRequest.flags")?;
+                let ttl_ms = match op {
+                    OpCode::CreateTtl => Some(decoder.i64("CreateTTLRequest.ttl")?),
+                    _ => None,
+                };
+                Self::Create(op, CreateRequest { path, data, acl, flags, ttl_ms })
+            }
+            OpCode::Delete => Self::Delete(PathVersion::decode(decoder)?),
+            OpCode::Check => Self::Check(PathVersion::decode(decoder)?),
+            OpCode::DeleteContainer => {
+                Self::DeleteContainer(decoder.buffer("DeleteContainerRequest.path")?.unwrap_or_default())
+            }
+            OpCode::Exists => Self::Exists(PathWatch::decode(decoder)?),
+            OpCode::GetData => Self::GetData(PathWatch::decode(decoder)?),
+            OpCode::SetData => Self::SetData(SetDataRequest {
+                path: decoder.text("SetDataRequest.path")?,
+                data: decoder.buffer("SetDataRequest.data")?,
+                version: decoder.i32("SetDataRequest.version")?,
+            }),
+            OpCode::GetAcl => Self::GetAcl(decoder.text("GetACLRequest.path")?),
+            OpCode::SetAcl => Self::SetAcl(SetAclRequest {
+                path: decoder.text("SetACLRequest.path")?,
+                acl: Acl::decode_list(decoder)?,
+                version: decoder.i32("SetACLRequest.version")?,
+            }),
+            OpCode::GetChildren => Self::GetChildren(PathWatch::decode(decoder)?),
+            OpCode::GetChildren2 => Self::GetChildren2(PathWatch::decode(decoder)?),
+            OpCode::Sync => Self::Sync(decoder.string("SyncRequest.path")?),
+            OpCode::Ping => Self::Ping,
+            OpCode::Multi => Self::Multi(decode_parts(decoder, |kind| {
+                matches!(
+                    kind,
+                    OpCode::Create
+                        | OpCode::Create2
+                        | OpCode::CreateContainer
+                        | OpCode::CreateTtl
+                        | OpCode::Delete
+                        | OpCode::SetData
+                        | OpCode::Check
+                )
+            })?),
+            OpCode::MultiRead => Self::MultiRead(decode_parts(decoder, |kind| {
+                matches!(kind, OpCode::GetData | OpCode::GetChildren)
+            })?),
+            OpCode::Reconfig => Self::Reconfig(ReconfigRequest {
+                joining: decoder.string("ReconfigRequest.joiningServers")?,
+                leaving: decoder.string("ReconfigRequest.leavingServers")?,
+                members: decoder.string("ReconfigRequest.newMembers")?,
+                config_id: decoder.i64("ReconfigRequest.curConfigId")?,
+            }),
+            OpCode::CheckWatches => {
+                Self::CheckWatches(decoder.text("CheckWatchesRequest.path")?, decoder.i32("watcher type")?)
+            }
+            OpCode::RemoveWatches => {
+                Self::RemoveWatches(decoder.text("RemoveWatchesRequest.path")?, decoder.i32("watcher type")?)
+            }
+            OpCode::Auth => {
+                decoder.i32("AuthPacket.type")?;
+                Self::Auth(AuthRequest {
+                    scheme: decoder.string("AuthPacket.scheme")?.unwrap_or_default(),
+                    auth: decoder.buffer("AuthPacket.auth")?,
+                })
+            }
+            OpCode::SetWatches | OpCode::SetWatches2 => {
+                let mut request = SetWatchesRequest {
+                    relative_zxid: Zxid(decoder.i64("SetWatches.relativeZxid")?),
+                    data: decoder.texts("SetWatches.dataWatches")?,
+                    exist: decoder.texts("SetWatches.existWatches")?,
+                    child: decoder.texts("SetWatches.childWatches")?,
+                    ..SetWatchesRequest::default()
+                };
+                if op == OpCode::SetWatches2 {
+                    request.persistent = decoder.texts("SetWatches2.persistentWatches")?;
+                    request.persistent_recursive = decoder.texts("SetWatches2.persistentRecursiveWatches")?;
+                }
+                Self::SetWatches(request)
+            }
+            OpCode::Sasl => Self::Sasl(decoder.buffer("GetSASLRequest.token")?),
+            OpCode::GetEphemerals => Self::GetEphemerals(decoder.string("GetEphemeralsRequest.prefixPath")?),
+            OpCode::GetAllChildrenNumber => {
+                Self::GetAllChildrenNumber(decoder.text("GetAllChildrenNumberRequest.path")?)
+            }
+            OpCode::AddWatch => {
+                Self::AddWatch(decoder.text("AddWatchRequest.path")?, decoder.i32("AddWatchRequest.mode")?)
+            }
+            OpCode::WhoAmI => Self::WhoAmI,
+            OpCode::CreateSession => Self::CreateSession(decoder.i32("CreateSession.timeOut")?),
+            OpCode::CloseSession => Self::CloseSession,
+            OpCode::Error => return Err(decoder.error("a request type", Reason::Value(-1))),
+        })
+    }
+}
+
+/// Reads the parts of a multi up to its end mark.
+fn decode_parts<'a>(
+    decoder: &mut Decoder<'a>,
+    allowed: impl Fn(OpCode) -> bool,
+) -> Result<Vec<Request<'a>>, DecodeError> {
+    let mut parts = Vec::new();
+    loop {
+        let at = decoder.clone();
+        let header = MultiHeader::decode(decoder)?;
+        if header.done {
+            return Ok(parts);
+        }
+        let kind = OpCode::from_i32(header.kind)
+            .filter(|kind| allowed(*kind))
+            .ok_or_else(|| at.error("MultiHeader.type", Reason::Value(header.kind.into())))?;
+        parts.push(Request::decode(kind, decoder)?);
+    }
+}
+
+impl<'a> PathVersion<'a> {
+    fn decode(decoder: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { path: decoder.text("path")?, version: decoder.i32("version")? })
+    }
+}
+
+impl<'a> PathWatch<'a> {
+    fn decode(decoder: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { path: decoder.text("path")?, watch: decoder.bool("watch")? })
+    }
+}

@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! The order: Zab as a pure state machine.
