@@ -7,18 +7,27 @@
 
 pub mod acl;
 pub mod error;
+pub mod frame;
+pub mod handshake;
 pub mod ids;
 pub mod jute;
+pub mod multi;
 pub mod op;
+pub mod reply;
 pub mod request;
 pub mod stat;
 pub mod txn;
+pub mod watch;
 
 pub use acl::{Acl, Id, Perms};
 pub use error::ErrorCode;
+pub use handshake::{ConnectRequest, ConnectResponse};
 pub use ids::{Epoch, ServerId, SessionId, Xid, Zxid};
 pub use jute::{DecodeError, Decoder};
+pub use multi::MultiResult;
 pub use op::OpCode;
-pub use request::Request;
+pub use reply::{Reply, ReplyHeader};
+pub use request::{Request, RequestHeader};
 pub use stat::{Stat, StatPersisted};
 pub use txn::{Txn, TxnHeader};
+pub use watch::{EventKind, WatcherEvent};

@@ -2,6 +2,7 @@
 
 use crate::{
     acl::Acl,
+    frame,
     ids::{Xid, Zxid},
     jute::{self, DecodeError, Decoder, Reason},
     op::OpCode,
@@ -319,6 +320,153 @@ impl<'a> Request<'a> {
             OpCode::CloseSession => Self::CloseSession,
             OpCode::Error => return Err(decoder.error("a request type", Reason::Value(-1))),
         })
+    }
+}
+
+impl Request<'_> {
+    /// The operation's number.
+    pub fn op(&self) -> OpCode {
+        match self {
+            Self::Create(op, _) => *op,
+            Self::Delete(_) => OpCode::Delete,
+            Self::Check(_) => OpCode::Check,
+            Self::DeleteContainer(_) => OpCode::DeleteContainer,
+            Self::Exists(_) => OpCode::Exists,
+            Self::GetData(_) => OpCode::GetData,
+            Self::SetData(_) => OpCode::SetData,
+            Self::GetAcl(_) => OpCode::GetAcl,
+            Self::SetAcl(_) => OpCode::SetAcl,
+            Self::GetChildren(_) => OpCode::GetChildren,
+            Self::GetChildren2(_) => OpCode::GetChildren2,
+            Self::Sync(_) => OpCode::Sync,
+            Self::Ping => OpCode::Ping,
+            Self::Multi(_) => OpCode::Multi,
+            Self::MultiRead(_) => OpCode::MultiRead,
+            Self::Reconfig(_) => OpCode::Reconfig,
+            Self::CheckWatches(..) => OpCode::CheckWatches,
+            Self::RemoveWatches(..) => OpCode::RemoveWatches,
+            Self::Auth(_) => OpCode::Auth,
+            Self::SetWatches(request) => match request.has_persistent() {
+                true => OpCode::SetWatches2,
+                false => OpCode::SetWatches,
+            },
+            Self::Sasl(_) => OpCode::Sasl,
+            Self::GetEphemerals(_) => OpCode::GetEphemerals,
+            Self::GetAllChildrenNumber(_) => OpCode::GetAllChildrenNumber,
+            Self::AddWatch(..) => OpCode::AddWatch,
+            Self::WhoAmI => OpCode::WhoAmI,
+            Self::CreateSession(_) => OpCode::CreateSession,
+            Self::CloseSession => OpCode::CloseSession,
+        }
+    }
+
+    /// Writes the body, without header and frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Create(_, create) => {
+                jute::put_text(out, &create.path);
+                jute::put_buffer(out, create.data);
+                put_acl(out, create.acl.as_deref());
+                out.put_i32(create.flags);
+                if let Some(ttl_ms) = create.ttl_ms {
+                    out.put_i64(ttl_ms);
+                }
+            }
+            Self::Delete(request) | Self::Check(request) => {
+                jute::put_text(out, &request.path);
+                out.put_i32(request.version);
+            }
+            Self::DeleteContainer(path) => jute::put_buffer(out, Some(path)),
+            Self::Exists(request)
+            | Self::GetData(request)
+            | Self::GetChildren(request)
+            | Self::GetChildren2(request) => {
+                jute::put_text(out, &request.path);
+                jute::put_bool(out, request.watch);
+            }
+            Self::SetData(request) => {
+                jute::put_text(out, &request.path);
+                jute::put_buffer(out, request.data);
+                out.put_i32(request.version);
+            }
+            Self::GetAcl(path) | Self::GetAllChildrenNumber(path) => jute::put_text(out, path),
+            Self::SetAcl(request) => {
+                jute::put_text(out, &request.path);
+                put_acl(out, request.acl.as_deref());
+                out.put_i32(request.version);
+            }
+            Self::Sync(path) | Self::GetEphemerals(path) => put_string(out, path.as_deref()),
+            Self::Ping | Self::WhoAmI | Self::CloseSession => {}
+            Self::Multi(parts) | Self::MultiRead(parts) => {
+                for part in parts {
+                    MultiHeader { kind: part.op().to_i32(), done: false, err: -1 }.encode(out);
+                    part.encode(out);
+                }
+                MultiHeader::END.encode(out);
+            }
+            Self::Reconfig(request) => {
+                put_string(out, request.joining.as_deref());
+                put_string(out, request.leaving.as_deref());
+                put_string(out, request.members.as_deref());
+                out.put_i64(request.config_id);
+            }
+            Self::CheckWatches(path, value)
+            | Self::RemoveWatches(path, value)
+            | Self::AddWatch(path, value) => {
+                jute::put_text(out, path);
+                out.put_i32(*value);
+            }
+            Self::Auth(request) => {
+                out.put_i32(0);
+                jute::put_text(out, &request.scheme);
+                jute::put_buffer(out, request.auth);
+            }
+            Self::SetWatches(request) => {
+                out.put_i64(request.relative_zxid.0);
+                put_texts(out, &request.data);
+                put_texts(out, &request.exist);
+                put_texts(out, &request.child);
+                if request.has_persistent() {
+                    put_texts(out, &request.persistent);
+                    put_texts(out, &request.persistent_recursive);
+                }
+            }
+            Self::Sasl(token) => jute::put_buffer(out, *token),
+            Self::CreateSession(timeout_ms) => out.put_i32(*timeout_ms),
+        }
+    }
+
+    /// Writes a whole request frame.
+    pub fn write(&self, xid: Xid, out: &mut Vec<u8>) {
+        frame::write(out, |out| {
+            RequestHeader { xid, op: self.op().to_i32() }.encode(out);
+            self.encode(out);
+        });
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
+    jute::put_buffer(out, text.map(str::as_bytes));
+}
+
+fn put_texts(out: &mut Vec<u8>, texts: &[Cow<'_, str>]) {
+    jute::put_count(out, texts.len());
+    for text in texts {
+        jute::put_text(out, text);
+    }
+}
+
+fn put_acl(out: &mut Vec<u8>, acl: Option<&[Acl<'_>]>) {
+    match acl {
+        Some(acl) => Acl::encode_list(acl, out),
+        None => out.put_i32(-1),
+    }
+}
+
+impl SetWatchesRequest<'_> {
+    /// Whether only setWatches2 can carry this request; clients send setWatches otherwise (W21).
+    pub fn has_persistent(&self) -> bool {
+        !self.persistent.is_empty() || !self.persistent_recursive.is_empty()
     }
 }
 
