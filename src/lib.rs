@@ -1,1 +1,5 @@
-//! zkfast.
+//! zkfast: a ZooKeeper server on thread-per-core executors. The map of the house is `src/ARCHITECTURE.md`.
+#![deny(unsafe_code)]
+
+pub mod command;
+pub mod config;

@@ -1,0 +1,3 @@
+//! The command line: arguments in, one value out, errors in words.
+
+pub mod options;

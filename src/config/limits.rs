@@ -1,0 +1,95 @@
+//! Every bound of the server, with its reason, and what happens when it is reached.
+//!
+//! A queue that is not listed here does not exist: nothing grows without a bound. Operators set some of them through
+//! `zoo.cfg` (see [`super::ZooCfg`]); the defaults and the outer limits of those stand here too.
+
+/// Client cores at most: watch masks are one bit per core in a `u64` (design: reads without locks).
+pub const CLIENT_CORES_MAX: usize = 63;
+
+/// One client core sits beside the pipeline core unless both share one executor.
+pub const CORES_MIN: usize = 1;
+
+/// Submissions that wait between one client core and the pipeline. 64 connections with 64 requests in flight each
+/// fit twice; at 200 bytes a request that is below 2 MB a core. Full: the core stops reading the sockets that write.
+pub const SUBMIT_LANE_SLOTS: usize = 8192;
+
+/// Commit batches that wait between the pipeline and one client core. A slot is one shared pointer to a batch. Full:
+/// the pipeline waits for that core before it commits more; a core that is a quarter full is woken at once.
+pub const COMMIT_LANE_SLOTS: usize = 4096;
+
+/// Submissions that the pipeline takes from one lane in one turn, so that no core starves the others and a batch's
+/// latency stays below the time of one flush.
+pub const SUBMITS_PER_TURN: usize = 1024;
+
+/// Requests of one connection that are in the server at once, answered or not. kazoo and the Java client pipeline
+/// hundreds, Kafka's controller thousands. Full: its socket is not read until an answer leaves.
+pub const OUTSTANDING_PER_CONNECTION: usize = 4096;
+
+/// Bytes of answers and events that one connection may leave unread before its socket is not read any more.
+pub const OUT_BUFFER_BYTES_PAUSE: usize = 1 << 20;
+
+/// Bytes of answers and events after which a connection that does not read is closed (row R9: Apache queues without
+/// limit). Above the largest single answer that Apache's client accepts, 1 MiB, with room for a burst of events.
+pub const OUT_BUFFER_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes read from one socket at a time: a full frame of the usual sizes, and 512 connections stay within 32 MiB.
+pub const READ_CHUNK_BYTES: usize = 64 << 10;
+
+/// Bytes of the first read buffer of a connection. Grown when a frame asks for it, given back when idle: an idle
+/// session must stay below 8 KB in all.
+pub const READ_BUFFER_BYTES_IDLE: usize = 2 << 10;
+
+/// `jute.maxbuffer` unless set: largest request packet in bytes (row R1, 0xfffff in Java). Larger: the connection is
+/// closed with a log line that names session, path and size.
+pub const FRAME_BYTES_DEFAULT: u32 = 0xf_ffff;
+
+/// Below this `jute.maxbuffer` would refuse a handshake with a password and a path of ordinary length.
+pub const FRAME_BYTES_MIN: u32 = 1024;
+
+/// Above this one request would hold more memory than a whole log segment of the default size.
+pub const FRAME_BYTES_MAX: u32 = 64 << 20;
+
+/// Bytes of the log window, the ring in which batches are laid out before they are written. Holds two of the largest
+/// flushes at the default frame size; a record that does not fit alone takes the slow path around the window.
+pub const LOG_WINDOW_BYTES: usize = 8 << 20;
+
+/// Bytes of one flush, so that a burst does not make the first request of the next batch wait for a huge write.
+pub const FLUSH_BYTES_MAX: usize = 1 << 20;
+
+/// `preAllocSize` at most, in KiB: 4 GiB of preparation is already a minute of writing on a slow disk.
+pub const PREALLOC_KIB_MAX: i64 = 4 << 20;
+
+/// `commitLogCount` at most: each entry keeps its transaction in memory.
+pub const COMMIT_LOG_COUNT_MAX: i64 = 10_000_000;
+
+/// `tickTime` at most, in milliseconds: 20 ticks must fit a session timeout of 32 bits.
+pub const TICK_MS_MAX: u32 = 100_000_000;
+
+/// Bytes of a whole answer to a four-letter word. `cons` and `wchp` of a large server can be long; beyond this the
+/// text ends with a line that says so.
+pub const FOUR_LETTER_BYTES_MAX: usize = 64 << 20;
+
+/// Milliseconds that a connection may take for its first complete request after it sent a first byte.
+pub const HANDSHAKE_MS_MAX: u64 = 10_000;
+
+/// Connections accepted in one turn of a client core, so that a connect storm does not delay established sessions.
+pub const ACCEPTS_PER_TURN: usize = 64;
+
+/// Sessions expired in one batch (row S4 expires whole buckets): 10,000 deaths at once must not hold up the writes of
+/// the living.
+pub const EXPIRIES_PER_TURN: usize = 256;
+
+/// File descriptors kept free of client connections, for log, snapshots, peers and listeners.
+pub const FILES_RESERVED: u64 = 128;
+
+/// `RLIMIT_MEMLOCK` in bytes that one executor's ring needs from kernels that charge rings to it, and glommio's own
+/// least.
+pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+const _: () = assert!(OUT_BUFFER_BYTES_PAUSE < OUT_BUFFER_BYTES_MAX);
+const _: () = assert!(FLUSH_BYTES_MAX * 2 <= LOG_WINDOW_BYTES);
+const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_DEFAULT && FRAME_BYTES_DEFAULT < FRAME_BYTES_MAX);
+const _: () = assert!(SUBMITS_PER_TURN <= SUBMIT_LANE_SLOTS);
+const _: () = assert!(SUBMIT_LANE_SLOTS.is_power_of_two() && COMMIT_LANE_SLOTS.is_power_of_two());
+const _: () = assert!(READ_BUFFER_BYTES_IDLE < READ_CHUNK_BYTES);
+const _: () = assert!(TICK_MS_MAX < u32::MAX / 20);
