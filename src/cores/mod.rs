@@ -1,0 +1,4 @@
+//! Between the cores: lanes, what travels on them, clocks, and where the cores are placed.
+
+pub mod clock;
+pub mod lanes;
