@@ -258,6 +258,44 @@ mod tests {
         echo.join().unwrap();
     }
 
+    /// Danger: the value came between the consumer's last look and its flag, so nobody rang. The look after the flag
+    /// is what finds it; without that look this test hangs.
+    #[test]
+    fn a_push_before_the_flag_is_found_by_the_second_look() {
+        let (bell, end) = doorbell().unwrap();
+        let (sender, receiver) = lane::<u8>(4, bell.clone());
+        sender.push(1).unwrap();
+        sender.ring();
+        assert_eq!(bell.rings(), 0, "the consumer is awake: no system call");
+        let slept = LocalExecutorBuilder::new(Placement::Unbound)
+            .spawn(move || async move { end.attach().sleep(|| receiver.is_empty()).await })
+            .unwrap();
+        slept.join().unwrap().unwrap();
+    }
+
+    /// Danger: the value comes after the consumer's second look, just as it falls asleep. Then the flag is up, and the
+    /// producer must ring; without the flag this test hangs.
+    #[test]
+    fn a_push_behind_the_second_look_rings() {
+        let (bell, end) = doorbell().unwrap();
+        let (sender, receiver) = lane::<u8>(4, bell.clone());
+        let value = LocalExecutorBuilder::new(Placement::Unbound)
+            .spawn(move || async move {
+                let mut sleeper = end.attach();
+                let looked = || {
+                    let was_empty = receiver.is_empty();
+                    sender.push(7).unwrap();
+                    sender.ring();
+                    was_empty
+                };
+                sleeper.sleep(looked).await.unwrap();
+                receiver.pop()
+            })
+            .unwrap();
+        assert_eq!(value.join().unwrap(), Some(7));
+        assert_eq!(bell.rings(), 1);
+    }
+
     #[test]
     fn a_full_lane_gives_the_value_back() {
         let (bell, _end) = doorbell().unwrap();
