@@ -1,0 +1,219 @@
+//! The few things that a log asks of a disk, and the real disk that answers.
+//!
+//! The two traits are the lowest level of the segment writer; above them nothing knows whether a disk is real. The
+//! crash tests put a simulated one here, which forgets what was not synced. With the real one both are compiled away.
+
+use super::{
+    failure::{LogError, LogFailure},
+    segment::{BLOCK_BYTES, LOG_HEADER},
+    window::Half,
+};
+use memmap2::MmapMut;
+use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Writes batches, one at a time. Lives on the pipeline core.
+pub trait Flusher: Send {
+    /// An open segment.
+    type File: Clone + Send;
+
+    /// Starts one write of the first `length` bytes of `half` at `offset` of `file`, durable when it has finished
+    /// (unless the file was opened without sync).
+    ///
+    /// # Panics
+    /// If a write is in flight.
+    fn start(&mut self, file: &Self::File, offset: u64, half: Half, length: usize) -> Result<(), LogFailure>;
+
+    /// The half and the outcome of the write in flight, once it has finished. Makes no system call.
+    fn finished(&mut self) -> Result<Option<(Half, io::Result<usize>)>, LogFailure>;
+
+    /// Sends one byte to the wake socket when the write in flight has finished (at once if there is none).
+    fn wake_when_finished(&mut self) -> Result<(), LogFailure>;
+
+    /// Waits until the write in flight has finished; returns at once if there is none.
+    fn wait(&mut self) -> Result<(), LogFailure>;
+}
+
+/// Makes, names and trims segments in one directory. Lives on the helper thread.
+pub trait Directory: Send + 'static {
+    /// An open segment.
+    type File: Clone + Send + 'static;
+
+    /// Makes a new, empty file.
+    fn create(&mut self, name: &str) -> io::Result<Self::File>;
+    /// Makes sure that the first `bytes` bytes of the file have room on the disk; they read as zeros.
+    fn reserve(&mut self, file: &Self::File, bytes: u64) -> io::Result<()>;
+    /// Writes the file header, durably.
+    fn write_header(&mut self, file: &Self::File) -> io::Result<()>;
+    /// Writes zeros; not durable before `sync`. Whole blocks, at most [`ZERO_CHUNK_BYTES`].
+    fn write_zeros(&mut self, file: &Self::File, offset: u64, bytes: u64) -> io::Result<()>;
+    /// Makes data and size of the file durable.
+    fn sync(&mut self, file: &Self::File) -> io::Result<()>;
+    /// Cuts the file to `bytes` bytes.
+    fn trim(&mut self, file: &Self::File, bytes: u64) -> io::Result<()>;
+    /// Gives a file its name. Fails if the name is taken.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes the names in the directory durable.
+    fn sync_names(&mut self) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+}
+
+/// Zeros are written this many bytes at a time, so that a flush never queues behind more than a fraction of a
+/// millisecond of them.
+pub const ZERO_CHUNK_BYTES: u64 = 256 * 1024;
+
+/// An open log segment: the same file twice, since O_DSYNC is a property of the opening and zeros need none.
+#[derive(Debug)]
+pub struct SegmentFile {
+    /// For batches: O_DIRECT where the file system has it, O_DSYNC unless `forceSync=no`.
+    pub batches: File,
+    /// For zeros, trimming and sync.
+    zeros: File,
+}
+
+/// The real directory of logs.
+#[derive(Debug)]
+pub struct LogDirectory {
+    path: PathBuf,
+    names: File,
+    force_sync: bool,
+    direct: bool,
+    zero_chunk: MmapMut,
+}
+
+impl LogDirectory {
+    /// Opens `path`, which must exist.
+    pub fn open(path: &Path, force_sync: bool) -> Result<Self, LogError> {
+        let io_error = |action| move |source| LogError::Io { action, path: path.to_owned(), source };
+        let names = File::open(path).map_err(io_error("open the log directory"))?;
+        let zero_chunk = MmapMut::map_anon(ZERO_CHUNK_BYTES as usize).map_err(io_error("map memory"))?;
+        let mut directory = Self { path: path.to_owned(), names, force_sync, direct: true, zero_chunk };
+        directory.direct = directory.probe_direct().map_err(io_error("create a file"))?;
+        Ok(directory)
+    }
+
+    /// Whether batches bypass the page cache here.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Whether this file system takes O_DIRECT: tmpfs before Linux 6.6 and some overlays refuse it at open, others
+    /// only at the first write.
+    fn probe_direct(&mut self) -> io::Result<bool> {
+        let name = "probe-direct";
+        let _ = self.remove(name);
+        let outcome = self.create(name).and_then(|file| self.write_header(&file));
+        let _ = self.remove(name);
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn flags(&self, synchronous: bool) -> i32 {
+        let direct = if self.direct { OFlags::DIRECT } else { OFlags::empty() };
+        let sync = if synchronous { OFlags::DSYNC } else { OFlags::empty() };
+        (direct | sync).bits() as i32
+    }
+
+    /// Removes every prepared file that an earlier process left; they were never named, so nothing in them was
+    /// reported durable.
+    pub fn remove_prepared(&mut self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            if let Some(name) =
+                name.to_str().filter(|name| name.starts_with(super::preparer::PREPARED_PREFIX))
+            {
+                self.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Directory for LogDirectory {
+    type File = Arc<SegmentFile>;
+
+    fn create(&mut self, name: &str) -> io::Result<Self::File> {
+        let path = self.path.join(name);
+        let batches = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .custom_flags(self.flags(self.force_sync))
+            .open(&path)?;
+        let zeros = OpenOptions::new().write(true).custom_flags(self.flags(false)).open(&path)?;
+        Ok(Arc::new(SegmentFile { batches, zeros }))
+    }
+
+    fn reserve(&mut self, file: &Self::File, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&file.zeros, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(()),
+            // NFS, FUSE and others have no fallocate: the zeros themselves reserve the space.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                let mut offset = 0;
+                while offset < bytes {
+                    let chunk = ZERO_CHUNK_BYTES.min(bytes - offset);
+                    self.write_zeros(file, offset, chunk)?;
+                    offset += chunk;
+                }
+                Ok(())
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn write_header(&mut self, file: &Self::File) -> io::Result<()> {
+        // The chunk is borrowed for one block of header and is all zeros again before anybody else sees it.
+        self.zero_chunk[..LOG_HEADER.len()].copy_from_slice(&LOG_HEADER);
+        let written = file.zeros.write_all_at(&self.zero_chunk[..BLOCK_BYTES], 0);
+        self.zero_chunk[..LOG_HEADER.len()].fill(0);
+        written?;
+        self.sync(file)
+    }
+
+    fn write_zeros(&mut self, file: &Self::File, offset: u64, bytes: u64) -> io::Result<()> {
+        assert!(offset.is_multiple_of(BLOCK_BYTES as u64) && bytes.is_multiple_of(BLOCK_BYTES as u64));
+        file.zeros.write_all_at(&self.zero_chunk[..bytes as usize], offset)
+    }
+
+    fn sync(&mut self, file: &Self::File) -> io::Result<()> {
+        if self.force_sync { file.zeros.sync_data() } else { Ok(()) }
+    }
+
+    fn trim(&mut self, file: &Self::File, bytes: u64) -> io::Result<()> {
+        file.zeros.set_len(bytes)?;
+        self.sync(file)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.path.join(from), self.path.join(to));
+        match rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, RenameFlags::NOREPLACE)
+        {
+            // File systems without the flag (NFS and others): look first. Nobody else writes here, the lock sees to it.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                if to.try_exists()? {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                std::fs::rename(from, to)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        if self.force_sync { self.names.sync_all() } else { Ok(()) }
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+}

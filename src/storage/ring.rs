@@ -1,0 +1,255 @@
+//! io_uring for the log: one write in flight, and one byte to whoever sleeps.
+//!
+//! Lives on the pipeline core. Named room for `unsafe`: the kernel reads memory that Rust must not free or change
+//! meanwhile. The promise rests on ownership: a [`Half`] that is being written belongs to the ring, is given back only
+//! with its completion, and dropping the ring waits for it.
+//!
+//! Plain ring flags on purpose: with COOP_TASKRUN or DEFER_TASKRUN a completion shows up only after a system call,
+//! and this ring is polled from user space while the pipeline is busy.
+
+use super::{
+    disk::{Flusher, SegmentFile},
+    failure::{LogError, LogFailure},
+    window::Half,
+};
+use io_uring::{IoUring, opcode, squeue, types};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::Arc,
+};
+
+/// A write, a wake-up, and room to spare.
+const ENTRIES: u32 = 8;
+const FLUSH: u64 = 1;
+const WAKE: u64 = 2;
+
+/// The byte that wakes; its value means nothing.
+static WAKE_BYTE: [u8; 1] = [1];
+
+/// The log's own ring.
+pub struct Ring {
+    ring: IoUring,
+    wake: Arc<OwnedFd>,
+    flight: Option<Flight>,
+    /// Writes started so far.
+    flights: u64,
+    /// The table of registered files, if the kernel gave us one.
+    file_slots: Option<FileSlots>,
+    /// `flights` when the last wake-up was asked for.
+    wake_armed_at: u64,
+    /// The submission queue holds entries that the kernel did not take yet (EAGAIN, EBUSY).
+    unsubmitted: bool,
+}
+
+/// The two entries of the ring's table of registered files: the segment in use and the one before.
+#[derive(Default)]
+struct FileSlots {
+    files: [Option<Arc<SegmentFile>>; 2],
+    next: usize,
+}
+
+/// The write in flight.
+struct Flight {
+    half: Half,
+    /// Keeps the descriptor open; the kernel has its own reference once the write is submitted.
+    _file: Arc<SegmentFile>,
+    outcome: Option<i32>,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("in_flight", &self.flight.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// Sets up the ring and registers the halves' memory.
+    ///
+    /// Where the memory cannot be registered (RLIMIT_MEMLOCK), plain writes are used: a little slower, as right.
+    /// `wake` is duplicated; the caller keeps its own.
+    ///
+    /// # Errors
+    /// [`LogError::RingRefused`], [`LogError::LockedMemory`] or [`LogError::Ring`].
+    pub fn new(wake: RawFd, halves: &mut [Half; 2]) -> Result<Self, LogError> {
+        // SAFETY: the caller owns `wake` and keeps it open during this call; it is duplicated before we return.
+        let wake = unsafe { BorrowedFd::borrow_raw(wake) }.try_clone_to_owned();
+        let wake = Arc::new(wake.map_err(|source| LogError::Ring { source })?);
+        let ring = IoUring::new(ENTRIES).map_err(|source| match source.raw_os_error() {
+            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => LogError::RingRefused { source },
+            Some(libc::ENOMEM) => LogError::LockedMemory { source },
+            _ => LogError::Ring { source },
+        })?;
+        let vectors = halves.each_ref().map(|half| libc::iovec {
+            iov_base: half.memory().as_ptr().cast_mut().cast(),
+            iov_len: half.memory().len(),
+        });
+        // SAFETY: the kernel pins these pages, so they stay valid even if a half is dropped; they are addressed only
+        // through the index stored in the half that owns the memory, while the ring owns that half.
+        if unsafe { ring.submitter().register_buffers(&vectors) }.is_ok() {
+            for (half, index) in halves.iter_mut().zip(0..) {
+                half.set_registered(index);
+            }
+        }
+        let file_slots = ring.submitter().register_files(&[-1, -1]).is_ok().then(FileSlots::default);
+        Ok(Self { ring, wake, flight: None, flights: 0, file_slots, wake_armed_at: 0, unsubmitted: false })
+    }
+
+    /// The wake socket, for the helper.
+    pub fn wake_socket(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Puts `file` into a slot of the registered table and returns the slot.
+    fn slot_of(&mut self, file: &Arc<SegmentFile>) -> Option<u32> {
+        let slots = self.file_slots.as_mut()?;
+        let holds =
+            |held: &Option<Arc<SegmentFile>>| held.as_ref().is_some_and(|held| Arc::ptr_eq(held, file));
+        if let Some(slot) = slots.files.iter().position(holds) {
+            return Some(slot as u32);
+        }
+        // A new segment takes the place of the one before the last; the last write to that one finished long ago.
+        let slot = slots.next;
+        if self.ring.submitter().register_files_update(slot as u32, &[file.batches.as_raw_fd()]).is_err() {
+            self.file_slots = None;
+            return None;
+        }
+        slots.files[slot] = Some(Arc::clone(file));
+        slots.next = 1 - slot;
+        Some(slot as u32)
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: entries come from `start` and `wake_when_finished` alone. A write points into a half that `flight`
+        // owns until its completion was seen (`Drop` waits for it); a wake points at a static byte.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        assert!(pushed.is_ok(), "at most one write and two wake-ups are queued in {ENTRIES} entries");
+    }
+
+    fn submit(&mut self) -> Result<(), LogFailure> {
+        for _ in 0..1000 {
+            match self.ring.submit() {
+                Ok(_) => {
+                    self.unsubmitted = false;
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
+                // Out of memory for a moment, or completions to be reaped first: `finished` tries again.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => {
+                    self.unsubmitted = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(ring_failure("submit", error)),
+            }
+        }
+        Err(ring_failure("submit", io::ErrorKind::Interrupted.into()))
+    }
+
+    /// Takes what the completion queue holds.
+    fn reap(&mut self) {
+        for completion in self.ring.completion() {
+            match completion.user_data() {
+                FLUSH => {
+                    let flight = self.flight.as_mut().expect("a completion belongs to the write in flight");
+                    assert!(flight.outcome.replace(completion.result()).is_none());
+                }
+                WAKE => {}
+                other => unreachable!("nobody submits user data {other}"),
+            }
+        }
+    }
+}
+
+fn ring_failure(action: &'static str, source: io::Error) -> LogFailure {
+    LogFailure::Ring { action, source: Arc::new(source) }
+}
+
+impl Flusher for Ring {
+    type File = Arc<SegmentFile>;
+
+    fn start(&mut self, file: &Self::File, offset: u64, half: Half, length: usize) -> Result<(), LogFailure> {
+        assert!(self.flight.is_none(), "one write at a time");
+        assert!(length <= half.memory().len());
+        let length = u32::try_from(length)
+            .map_err(|_| ring_failure("write more than 4 GiB at once", io::ErrorKind::FileTooLarge.into()))?;
+        let memory = half.memory().as_ptr();
+        let write = |slot: Option<u32>, registered: Option<u16>| match (slot, registered) {
+            (Some(slot), Some(index)) => {
+                opcode::WriteFixed::new(types::Fixed(slot), memory, length, index).offset(offset).build()
+            }
+            (Some(slot), None) => {
+                opcode::Write::new(types::Fixed(slot), memory, length).offset(offset).build()
+            }
+            (None, Some(index)) => {
+                let fd = types::Fd(file.batches.as_raw_fd());
+                opcode::WriteFixed::new(fd, memory, length, index).offset(offset).build()
+            }
+            (None, None) => {
+                let fd = types::Fd(file.batches.as_raw_fd());
+                opcode::Write::new(fd, memory, length).offset(offset).build()
+            }
+        };
+        let entry = write(self.slot_of(file), half.registered()).user_data(FLUSH);
+        self.flights += 1;
+        self.flight = Some(Flight { half, _file: Arc::clone(file), outcome: None });
+        self.push(&entry);
+        self.submit()
+    }
+
+    fn finished(&mut self) -> Result<Option<(Half, io::Result<usize>)>, LogFailure> {
+        if self.unsubmitted {
+            self.submit()?;
+        }
+        self.reap();
+        match self.flight.take_if(|flight| flight.outcome.is_some()) {
+            None => Ok(None),
+            Some(flight) => {
+                let outcome = match flight.outcome.expect("checked above") {
+                    error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+                    written => Ok(written as usize),
+                };
+                Ok(Some((flight.half, outcome)))
+            }
+        }
+    }
+
+    fn wake_when_finished(&mut self) -> Result<(), LogFailure> {
+        if self.flight.is_some() && self.wake_armed_at == self.flights {
+            return Ok(());
+        }
+        // DRAIN: executed after everything that was submitted before it, that is, after the write in flight. If the
+        // socket is full the reader has bytes to wake up to already, so the send never waits and may fail.
+        let entry = opcode::Send::new(types::Fd(self.wake.as_raw_fd()), WAKE_BYTE.as_ptr(), 1)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            .build()
+            .flags(squeue::Flags::IO_DRAIN)
+            .user_data(WAKE);
+        self.push(&entry);
+        self.wake_armed_at = self.flights;
+        self.submit()
+    }
+
+    fn wait(&mut self) -> Result<(), LogFailure> {
+        loop {
+            self.reap();
+            if self.flight.as_ref().is_none_or(|flight| flight.outcome.is_some()) {
+                return Ok(());
+            }
+            match self.ring.submit_and_wait(1) {
+                Ok(_) => self.unsubmitted = false,
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+                Err(error) => return Err(ring_failure("wait", error)),
+            }
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.wait().is_err() {
+            // The kernel may still be reading: leak the memory rather than let something else be written from it.
+            std::mem::forget(self.flight.take());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The storage rooms against real directories.
+
+mod naive_log;
+mod txnlog;
