@@ -4,4 +4,5 @@
 pub mod command;
 pub mod config;
 pub mod cores;
+pub mod status;
 pub mod storage;
