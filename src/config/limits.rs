@@ -72,6 +72,9 @@ pub const FOUR_LETTER_BYTES_MAX: usize = 64 << 20;
 /// Milliseconds that a connection may take for its first complete request after it sent a first byte.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 
+/// Log lines that wait for standard error. Full: lines are dropped and counted, no core waits.
+pub const LOG_LINES: usize = 4096;
+
 /// Connections accepted in one turn of a client core, so that a connect storm does not delay established sessions.
 pub const ACCEPTS_PER_TURN: usize = 64;
 

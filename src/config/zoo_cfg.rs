@@ -123,15 +123,16 @@ pub struct ZooCfg {
 }
 
 impl ZooCfg {
-    /// Reads `path`, a dynamic file that it names, and `myid`.
-    pub fn load(path: &Path, flags: &JavaFlags) -> Result<Self, ConfigError> {
+    /// Reads `path`, a dynamic file that it names, and `myid`. `data_dir` takes the place of `dataDir` (and of a
+    /// `dataLogDir` that is not set).
+    pub fn load(path: &Path, flags: &JavaFlags, data_dir: Option<&Path>) -> Result<Self, ConfigError> {
         let bytes = fs::read(path).map_err(|error| {
             ConfigError::new(
                 format!("cannot read the configuration file {}: {error}", path.display()),
                 "Check the path and its permissions.",
             )
         })?;
-        let mut cfg = Self::parse(Some(path), &bytes, flags)?;
+        let mut cfg = Self::parse(Some(path), &bytes, flags, data_dir)?;
         cfg.server_id = read_my_id(&cfg.data_dir)?;
         cfg.settle_role().map_err(|error| error.at(Some(path), None))?;
         Ok(cfg)
@@ -147,7 +148,12 @@ impl ZooCfg {
     }
 
     /// The contents of a file, `myid` not yet looked at.
-    pub fn parse(file: Option<&Path>, bytes: &[u8], flags: &JavaFlags) -> Result<Self, ConfigError> {
+    pub fn parse(
+        file: Option<&Path>,
+        bytes: &[u8],
+        flags: &JavaFlags,
+        data_dir: Option<&Path>,
+    ) -> Result<Self, ConfigError> {
         let properties = properties::parse(bytes).map_err(|malformed| {
             ConfigError::new(
                 "\\u without four hexadecimal digits",
@@ -155,7 +161,7 @@ impl ZooCfg {
             )
             .at(file, Some(malformed.line))
         })?;
-        Self::build(file, &properties, flags, None)
+        Self::build(file, &properties, flags, data_dir)
     }
 
     /// Is this one server of several? Else it runs alone (row Q3).

@@ -3,7 +3,7 @@
 use super::*;
 
 fn parse(text: &str) -> Result<ZooCfg, ConfigError> {
-    ZooCfg::parse(Some(Path::new("zoo.cfg")), text.as_bytes(), &JavaFlags::default())
+    ZooCfg::parse(Some(Path::new("zoo.cfg")), text.as_bytes(), &JavaFlags::default(), None)
 }
 
 fn good(text: &str) -> ZooCfg {
@@ -91,8 +91,8 @@ fn java_flags_count_and_the_file_wins_over_them() {
         "-Xmx1g -Djute.maxbuffer=0x400000 -Dzookeeper.snapCount=77 -Dzookeeper.4lw.commands.whitelist=*",
         "-Dzookeeper.forceSync=no -Dzookeeper.preAllocSize=64 -Dzookeeper.skipACL=yes -Dreadonlymode.enabled=true",
     );
-    let cfg =
-        ZooCfg::parse(None, b"dataDir=/d\npreAllocSize=128\njute.maxbuffer=9999\n", &flags).expect("good");
+    let cfg = ZooCfg::parse(None, b"dataDir=/d\npreAllocSize=128\njute.maxbuffer=9999\n", &flags, None)
+        .expect("good");
     assert_eq!((cfg.frame_bytes_limit, cfg.snap_count, cfg.prealloc_kib), (0x40_0000, 77, 128));
     assert!(!cfg.force_sync && cfg.skip_acl && cfg.whitelist.allows("mntr"));
 }
@@ -104,7 +104,7 @@ fn with_my_id(text: &str, my_id: Option<&str>) -> Result<ZooCfg, ConfigError> {
     }
     let file = dir.path().join("zoo.cfg");
     fs::write(&file, format!("dataDir={}\n{text}", dir.path().display())).expect("zoo.cfg");
-    ZooCfg::load(&file, &JavaFlags::default())
+    ZooCfg::load(&file, &JavaFlags::default(), None)
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use zkfast_wire::{OpCode, SessionId};
 
+use super::calendar::Civil;
 use super::environment;
 use super::metrics::{self, decimal, fractional_ms, whole_ms};
 use super::picture::{ConnectionPicture, Picture};
@@ -388,23 +389,12 @@ fn dump(picture: &Picture) -> String {
 
 /// `java.util.Date.toString` in UTC: `Sun Nov 22 15:47:04 UTC 2026`.
 fn java_date(ms: i64) -> String {
-    let seconds = ms.div_euclid(1000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][days.rem_euclid(7) as usize];
-    // Civil date from days since 1970, counted from the first of March of year 0 so that a leap day ends its year.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = (shifted_month + 2) % 12;
-    let year = era * 400 + year_of_era + i64::from(month < 2);
-    let name =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month as usize];
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{weekday} {name} {day:02} {hour:02}:{minute:02}:{:02} UTC {year}", second % 60)
+    let civil = Civil::of(ms.div_euclid(1000));
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][civil.days.rem_euclid(7) as usize];
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months[civil.month as usize - 1];
+    let Civil { year, day, hour, minute, second, .. } = civil;
+    format!("{weekday} {month} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}")
 }
 
 /// Four letters (or six) for an operation, as the `lop` of `cons` (`FinalRequestProcessor`).

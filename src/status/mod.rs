@@ -4,6 +4,7 @@
 //! them when somebody asks; [`four_letter`] turns a picture into text. Nothing here knows a socket.
 
 pub mod board;
+pub mod calendar;
 pub mod counters;
 pub mod environment;
 pub mod four_letter;

@@ -1,0 +1,88 @@
+//! Why the server did not start, in words for its operator.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::config::ConfigError;
+
+/// What went wrong, why, and what to do about it. Printed on standard error; the process then ends with exit code 1.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    cure: String,
+}
+
+impl StartError {
+    /// `what` says what is wrong and why, without a full stop; `cure` what to do, in whole sentences.
+    pub fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { what: what.into(), cure: cure.into() }
+    }
+
+    /// Waiting for SIGTERM and SIGINT cannot be arranged.
+    pub fn signals(error: io::Error) -> Self {
+        Self::new(format!("cannot wait for signals: {error}"), "Check the limit on open files (ulimit -n).")
+    }
+
+    /// A socket pair or the like cannot be had.
+    pub fn descriptors(error: io::Error) -> Self {
+        Self::new(
+            format!("cannot open the sockets between cores: {error}"),
+            "Raise the limit on open files (ulimit -n, or LimitNOFILE= of its service).",
+        )
+    }
+
+    /// An executor did not start, or ended with an error.
+    pub fn executor(error: impl fmt::Display) -> Self {
+        Self::new(
+            format!("an executor failed: {error}"),
+            "If it speaks of memory, raise the limit on locked memory (ulimit -l, or LimitMEMLOCK= of its service).",
+        )
+    }
+
+    /// `address` cannot be listened on.
+    pub fn listen(address: SocketAddr, error: io::Error) -> Self {
+        let port = address.port();
+        let what = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("port {port} is taken: something else listens on {address}"),
+            io::ErrorKind::AddrNotAvailable => format!("{} is no address of this machine", address.ip()),
+            io::ErrorKind::PermissionDenied => format!("not allowed to listen on {address}"),
+            _ => format!("cannot listen on {address}: {error}"),
+        };
+        let cure = match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "See who it is with: ss -ltnp 'sport = :{port}'. Stop it, or choose another port with --client-port or \
+                 clientPort."
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                "Choose one of those that `ip address` shows, or 0.0.0.0 for all, with --client-address or \
+                 clientPortAddress."
+                    .to_owned()
+            }
+            io::ErrorKind::PermissionDenied if port < 1024 => {
+                "Ports below 1024 need the capability CAP_NET_BIND_SERVICE; 2181 is ZooKeeper's usual port."
+                    .to_owned()
+            }
+            _ => "Check --client-address and --client-port, or clientPortAddress and clientPort.".to_owned(),
+        };
+        Self::new(what, cure)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}. {}", self.what, self.cure)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        let cure = error.cure.clone();
+        let whole = error.to_string();
+        // A config error reads "place: what. cure" already.
+        let what = whole.strip_suffix(&format!(". {cure}")).unwrap_or(&whole).to_owned();
+        Self { what, cure }
+    }
+}

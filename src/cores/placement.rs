@@ -1,0 +1,33 @@
+//! Which CPUs this process may use.
+
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+/// The numbers of the CPUs in this thread's affinity mask, ascending. Never empty.
+///
+/// Read it before the first thread is pinned: a pinned thread, and those it starts, see their own CPU alone.
+pub fn allowed_cpus() -> Vec<usize> {
+    let Ok(mask) = rustix::thread::sched_getaffinity(None) else {
+        return vec![0];
+    };
+    let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu)).collect();
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
+
+/// How many CPUs' worth of time this process may use: the affinity mask, or the CPU quota of its cgroups (v1 and v2)
+/// if that is less. At least 1.
+pub fn usable_cpus() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quota_never_gives_more_than_the_mask() {
+        let allowed = allowed_cpus();
+        assert!(allowed.is_sorted() && !allowed.is_empty());
+        assert!((1..=allowed.len()).contains(&usable_cpus()));
+    }
+}
