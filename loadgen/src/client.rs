@@ -1,0 +1,310 @@
+//! A blocking client for what happens before and after a run: probing a server, laying out nodes, reading its facts.
+
+use crate::{
+    hosts::Host,
+    operation::{Mode, put_create, put_delete, put_read},
+    reply::Reply,
+};
+use anyhow::{Context, anyhow, bail};
+use bytes::BufMut;
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+use zkfast_wire::{
+    ErrorCode, OpCode, SessionId, Stat, Xid, Zxid, frame,
+    handshake::{ConnectRequest, ConnectResponse},
+    jute::Decoder,
+};
+
+/// Largest reply: the children of a node with some million of them.
+const FRAME_BYTES_LIMIT: usize = 256 << 20;
+/// How long a server may take to accept or to answer before it counts as dead.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A session that does one thing after the other (or several in one go, see [`Client::pipeline`]).
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    out: Vec<u8>,
+    input: Vec<u8>,
+    taken: usize,
+    xid: i32,
+    /// What the server negotiated.
+    pub welcome: ConnectResponse,
+}
+
+impl Client {
+    /// Connects and opens a session.
+    ///
+    /// # Errors
+    /// That say what to do where nobody listens, nobody answers, or somebody answers who is not a ZooKeeper server.
+    pub fn connect(host: &Host, timeout_ms: i32) -> anyhow::Result<Self> {
+        let name = &host.name;
+        let stream =
+            TcpStream::connect_timeout(&host.address, PATIENCE).map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => anyhow!(
+                    "nobody listens on {name}; start the server, or name another with --hosts host:port"
+                ),
+                _ => {
+                    anyhow!("cannot reach {name}: {error}; check the address and that no firewall is between")
+                }
+            })?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let welcome = ConnectResponse::refused(None);
+        let mut client = Self { stream, out: Vec::new(), input: Vec::new(), taken: 0, xid: 1, welcome };
+        let hello = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: Zxid::ZERO,
+            timeout_ms,
+            session: SessionId(0),
+            password: &[0; 16],
+            read_only: Some(false),
+        };
+        frame::write(&mut client.out, |out| hello.encode(out));
+        client.send().with_context(|| format!("{name} does not take a handshake"))?;
+        let strange = || {
+            format!(
+                "{name} does not speak the ZooKeeper protocol; give the client port (clientPort in zoo.cfg, usually 2181)"
+            )
+        };
+        let payload = match client.receive() {
+            Ok(payload) => payload,
+            Err(error) => {
+                let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+                return Err(match kind {
+                    Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => anyhow!(
+                        "{name} closed the connection during the handshake: it is not a ZooKeeper client port, \
+                         does not serve yet (no quorum), or its maxClientCnxns is reached"
+                    ),
+                    Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => anyhow!(
+                        "{name} accepts connections but did not answer the handshake within {PATIENCE:?}: \
+                         it is not a ZooKeeper client port, or the server hangs"
+                    ),
+                    _ => error.context(strange()),
+                });
+            }
+        };
+        client.welcome = ConnectResponse::decode(&mut Decoder::new(&payload)).with_context(strange)?;
+        if client.welcome.timeout_ms <= 0 {
+            bail!("{name} refused to open a session");
+        }
+        Ok(client)
+    }
+
+    /// Sends one request and waits for its reply.
+    ///
+    /// # Errors
+    /// If the connection is lost; an error code of the server is not an error here.
+    pub fn call(
+        &mut self,
+        op: OpCode,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> anyhow::Result<(ErrorCode, Vec<u8>)> {
+        self.push(op, body);
+        self.send()?;
+        self.next_reply()
+    }
+
+    /// Sends `count` requests, at most 1,000 ahead of their replies, and hands each reply to `each`.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub fn pipeline(
+        &mut self,
+        count: u64,
+        op: OpCode,
+        mut body: impl FnMut(u64, &mut Vec<u8>),
+        mut each: impl FnMut(u64, ErrorCode, &[u8]),
+    ) -> anyhow::Result<()> {
+        // Two batches in flight fit the socket buffers, so that neither side can wait for the other for ever.
+        const BATCH: u64 = 500;
+        let (mut sent, mut answered) = (0, 0);
+        while answered < count {
+            while sent < count && sent < answered + 2 * BATCH {
+                let batch_end = count.min(sent + BATCH);
+                for index in sent..batch_end {
+                    self.push(op, |out| body(index, out));
+                }
+                self.send()?;
+                sent = batch_end;
+            }
+            let batch_end = sent.min(answered + BATCH);
+            for index in answered..batch_end {
+                let (code, body) = self.next_reply()?;
+                each(index, code, &body);
+            }
+            answered = batch_end;
+        }
+        Ok(())
+    }
+
+    /// Creates a persistent node; one that exists already is fine.
+    ///
+    /// # Errors
+    /// If the server refuses for another reason.
+    pub fn ensure_node(&mut self, path: &str) -> anyhow::Result<()> {
+        let (code, _) = self.call(OpCode::Create, |out| {
+            put_create(out, |out| out.extend_from_slice(path.as_bytes()), b"", Mode::Persistent)
+        })?;
+        match code {
+            ErrorCode::OK | ErrorCode::NODE_EXISTS => Ok(()),
+            code => bail!("the server refuses to create {path}: {code}"),
+        }
+    }
+
+    /// Names of the children; `None` if the node does not exist.
+    ///
+    /// # Errors
+    /// If the connection is lost or the reply does not decode.
+    pub fn children(&mut self, path: &str) -> anyhow::Result<Option<Vec<String>>> {
+        let (code, body) = self.call(OpCode::GetChildren, |out| {
+            put_read(out, |out| out.extend_from_slice(path.as_bytes()), false);
+        })?;
+        match code {
+            ErrorCode::OK => {
+                let names = Decoder::new(&body).texts("GetChildrenResponse.children")?;
+                Ok(Some(names.into_iter().map(|name| name.into_owned()).collect()))
+            }
+            ErrorCode::NO_NODE => Ok(None),
+            code => bail!("cannot list {path}: {code}"),
+        }
+    }
+
+    /// Data and stat of a node; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// If the connection is lost or the reply does not decode.
+    pub fn get(&mut self, path: &str) -> anyhow::Result<Option<(Vec<u8>, Stat)>> {
+        let (code, body) = self.call(OpCode::GetData, |out| {
+            put_read(out, |out| out.extend_from_slice(path.as_bytes()), false);
+        })?;
+        match code {
+            ErrorCode::OK => {
+                let mut decoder = Decoder::new(&body);
+                let data = decoder.buffer("GetDataResponse.data")?.unwrap_or_default().to_vec();
+                Ok(Some((data, Stat::decode(&mut decoder)?)))
+            }
+            ErrorCode::NO_NODE => Ok(None),
+            code => bail!("cannot read {path}: {code}"),
+        }
+    }
+
+    /// Deletes a node and all beneath it, deepest first. Returns how many went.
+    ///
+    /// # Errors
+    /// If the connection is lost or a node cannot be deleted.
+    pub fn delete_tree(&mut self, root: &str) -> anyhow::Result<u64> {
+        let mut found: Vec<String> = vec![root.to_owned()];
+        let mut level = 0..1;
+        while !level.is_empty() {
+            let (mut below, mut broken) = (Vec::new(), None);
+            self.pipeline(
+                level.len() as u64,
+                OpCode::GetChildren,
+                |index, out| {
+                    let path = &found[level.start + index as usize];
+                    put_read(out, |out| out.extend_from_slice(path.as_bytes()), false);
+                },
+                |index, code, body| match (code, Decoder::new(body).texts("GetChildrenResponse.children")) {
+                    (ErrorCode::OK, Ok(names)) => {
+                        let parent = &found[level.start + index as usize];
+                        below.extend(names.iter().map(|name| format!("{parent}/{name}")));
+                    }
+                    (ErrorCode::OK, Err(error)) => broken = Some(error),
+                    // Gone meanwhile, such as an ephemeral: nothing to delete.
+                    _ => {}
+                },
+            )?;
+            if let Some(error) = broken {
+                return Err(error.into());
+            }
+            level = found.len()..found.len() + below.len();
+            found.append(&mut below);
+        }
+        found.reverse();
+        let mut refused = None;
+        let mut gone = 0;
+        let paths = &found;
+        self.pipeline(
+            found.len() as u64,
+            OpCode::Delete,
+            |index, out| put_delete(out, |out| out.extend_from_slice(paths[index as usize].as_bytes())),
+            |index, code, _| match code {
+                ErrorCode::OK => gone += 1,
+                ErrorCode::NO_NODE => {}
+                code => refused = Some((index, code)),
+            },
+        )?;
+        match refused {
+            Some((index, code)) => bail!("cannot delete {}: {code}", found[index as usize]),
+            None => Ok(gone),
+        }
+    }
+
+    /// Ends the session, so that the server need not expire it.
+    pub fn close(mut self) {
+        // A server that is gone has no session to end.
+        let _ = self.call(OpCode::CloseSession, |_| {});
+    }
+
+    fn push(&mut self, op: OpCode, body: impl FnOnce(&mut Vec<u8>)) {
+        let xid = self.xid;
+        self.xid = if xid == i32::MAX { 1 } else { xid + 1 };
+        frame::write(&mut self.out, |out| {
+            out.put_i32(xid);
+            out.put_i32(op.to_i32());
+            body(out);
+        });
+    }
+
+    fn send(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+
+    fn next_reply(&mut self) -> anyhow::Result<(ErrorCode, Vec<u8>)> {
+        loop {
+            let payload = self.receive()?;
+            let reply = Reply::decode(&payload)?;
+            if reply.xid != Xid::NOTIFICATION && reply.xid != Xid::PING {
+                return Ok((reply.code, reply.body.to_vec()));
+            }
+        }
+    }
+
+    fn receive(&mut self) -> anyhow::Result<Vec<u8>> {
+        loop {
+            if let Some(payload) = frame::cut(&self.input[self.taken..], FRAME_BYTES_LIMIT)? {
+                let payload = payload.to_vec();
+                self.taken += frame::LENGTH_BYTES + payload.len();
+                return Ok(payload);
+            }
+            self.input.drain(..self.taken);
+            self.taken = 0;
+            let mut chunk = [0; 64 << 10];
+            let read = self.stream.read(&mut chunk)?;
+            if read == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            self.input.extend_from_slice(&chunk[..read]);
+        }
+    }
+}
+
+/// Sends a four-letter word and returns the answer, empty if the server says nothing.
+///
+/// # Errors
+/// If the server cannot be reached.
+pub fn four_letter_word(host: &Host, word: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&host.address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(word.as_bytes())?;
+    let mut answer = Vec::new();
+    // A server that resets the connection behind its answer has answered all the same.
+    let _ = stream.take(4 << 20).read_to_end(&mut answer);
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}

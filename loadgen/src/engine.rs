@@ -1,0 +1,409 @@
+//! The loop of one core: sockets in, sockets out, and a load that decides what to send.
+//!
+//! One epoll set, one read buffer for all links, one `recv` and one `send` per link and wake-up however many requests
+//! they carry. Plain epoll and not glommio, because the generator shares the machine with the server it measures:
+//! tuning.md, section "The load generator", has the figures.
+
+use crate::{
+    clock::{Clock, MILLISECOND, Nanos, SECOND},
+    hosts::Hosts,
+    link::{Link, Phase, Session},
+    reply::Reply,
+};
+use anyhow::Context;
+use rustix::{
+    event::{Timespec, epoll},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
+};
+use std::{collections::VecDeque, io, os::fd::OwnedFd, sync::Arc};
+use zkfast_wire::{
+    SessionId, Xid, Zxid, frame, handshake::ConnectResponse, jute::Decoder, watch::WatcherEvent,
+};
+
+/// Largest frame accepted: the children of a node with some million of them.
+const FRAME_BYTES_LIMIT: usize = 256 << 20;
+/// First size of the read buffer; a quarter of a megabyte holds 3,000 replies of a set.
+const READ_BYTES: usize = 256 << 10;
+/// TCP handshakes under way at once on a core: below the accept backlog of 50 that a Java server has.
+const CONNECTING_LIMIT: usize = 32;
+/// How often idle links are looked at for pings, timeouts and reconnects.
+const SCAN_EVERY: Nanos = 100 * MILLISECOND;
+/// Shortest and longest wait before another try at a lost connection.
+const RETRY_MIN: Nanos = 50 * MILLISECOND;
+const RETRY_MAX: Nanos = 2 * SECOND;
+/// Below this a sleep costs more than it saves: poll without waiting.
+const SPIN_BELOW: Nanos = 3_000;
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The server closed it.
+    Closed,
+    /// The operating system said so.
+    Io(io::ErrorKind),
+    /// What came was not the ZooKeeper protocol.
+    Protocol(String),
+    /// The server does not know the session any more.
+    Expired,
+    /// Nothing was heard for a whole session timeout.
+    Silent,
+}
+
+impl Loss {
+    /// The name under which it is counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Closed | Self::Io(_) => "connection lost",
+            Self::Protocol(_) => "protocol error",
+            Self::Expired => "session expired",
+            Self::Silent => "connection silent",
+        }
+    }
+}
+
+/// What a load wants after a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// To be called again at this time at the latest.
+    Until(Nanos),
+    /// Nothing more.
+    Done,
+}
+
+/// Decides what is sent. Called on one core only, never concurrently.
+pub trait Load {
+    /// Sends what is due. Called at least once a turn.
+    fn turn(&mut self, links: &mut Links, now: Nanos) -> Turn;
+    /// A session is established on this link.
+    fn ready(&mut self, link: &mut Link, now: Nanos);
+    /// A request was answered. `link.session.last_zxid` is still that of the reply before.
+    fn reply(&mut self, link: &mut Link, request: crate::link::InFlight, reply: &Reply<'_>, now: Nanos);
+    /// A watch fired.
+    fn event(&mut self, link: &mut Link, zxid: Zxid, event: &WatcherEvent<'_>, now: Nanos);
+    /// The connection is gone; what was in flight is still listed. Set the phase to Idle to give the link up.
+    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, now: Nanos);
+}
+
+/// The links of one core, and which of them have something to send.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// All of them, by index.
+    pub all: Vec<Link>,
+    dirty: Vec<usize>,
+    wanted: VecDeque<usize>,
+}
+
+impl Links {
+    /// The link to write requests to; it is flushed at the end of the turn.
+    pub fn to_write(&mut self, index: usize) -> &mut Link {
+        let link = &mut self.all[index];
+        if !link.dirty {
+            link.dirty = true;
+            self.dirty.push(index);
+        }
+        link
+    }
+
+    /// Asks for a connection; it is opened as soon as few enough others are being opened.
+    pub fn connect(&mut self, index: usize) {
+        assert_eq!(self.all[index].phase, Phase::Idle, "only an idle link can be connected");
+        self.all[index].phase = Phase::Waiting { until: Nanos::MAX };
+        self.wanted.push_back(index);
+    }
+}
+
+/// One core's loop.
+pub struct Engine<L> {
+    epoll: OwnedFd,
+    clock: Clock,
+    hosts: Arc<Hosts>,
+    timeout_ms: i32,
+    links: Links,
+    /// What is run.
+    pub load: L,
+    buffer: Vec<u8>,
+    connecting: usize,
+    next_scan: Nanos,
+}
+
+impl<L: Load> Engine<L> {
+    /// An engine with `links`, all idle.
+    ///
+    /// # Errors
+    /// If the kernel gives no epoll instance.
+    pub fn new(
+        clock: Clock,
+        hosts: Arc<Hosts>,
+        timeout_ms: i32,
+        links: Vec<Link>,
+        load: L,
+    ) -> anyhow::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot create an epoll instance")?;
+        Ok(Self {
+            epoll,
+            clock,
+            hosts,
+            timeout_ms,
+            links: Links { all: links, dirty: Vec::new(), wanted: VecDeque::new() },
+            load,
+            buffer: vec![0; READ_BYTES],
+            connecting: 0,
+            next_scan: 0,
+        })
+    }
+
+    /// Runs until the load is done, and gives it back.
+    ///
+    /// # Errors
+    /// If the operating system refuses sockets or polling.
+    pub fn run(mut self) -> anyhow::Result<L> {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(1024);
+        loop {
+            let now = self.clock.now();
+            if now >= self.next_scan {
+                self.scan(now);
+                self.next_scan = now + SCAN_EVERY;
+            }
+            let until = match self.load.turn(&mut self.links, now) {
+                Turn::Until(until) => until,
+                Turn::Done => return Ok(self.load),
+            };
+            self.open_wanted(now)?;
+            self.flush_dirty();
+            let wait = until.min(self.next_scan).saturating_sub(self.clock.now());
+            let wait = if wait < SPIN_BELOW { 0 } else { wait };
+            let timeout =
+                Timespec { tv_sec: (wait / SECOND).cast_signed(), tv_nsec: (wait % SECOND).cast_signed() };
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("epoll_wait failed"),
+            }
+            for event in &events {
+                let (flags, data) = (event.flags, event.data.u64());
+                let (generation, index) = ((data >> 32) as u32, (data & u64::from(u32::MAX)) as usize);
+                if self.links.all[index].generation == generation {
+                    self.serve(index, flags);
+                }
+            }
+        }
+    }
+
+    /// Opens connections that were asked for, a bounded number at once.
+    fn open_wanted(&mut self, now: Nanos) -> anyhow::Result<()> {
+        while self.connecting < CONNECTING_LIMIT {
+            let Some(index) = self.links.wanted.pop_front() else { break };
+            let link = &mut self.links.all[index];
+            let address = self.hosts.list[link.host % self.hosts.list.len()].address;
+            let socket = socket(&address).context(
+                "cannot open another socket; raise the limit of open files (ulimit -n) or use fewer --connections",
+            )?;
+            let refused = match rustix::net::connect(&socket, &address) {
+                Ok(()) | Err(Errno::INPROGRESS) => None,
+                Err(error) => Some(io::Error::from(error)),
+            };
+            link.open(socket, self.timeout_ms, now);
+            self.connecting += 1;
+            if let Some(error) = refused {
+                self.lose(index, &Loss::Io(error.kind()));
+                continue;
+            }
+            let stream = link.stream.as_ref().expect("just opened");
+            let data = u64::from(link.generation) << 32 | index as u64;
+            link.wants_writable = true;
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
+            epoll::add(&self.epoll, stream, epoll::EventData::new_u64(data), flags)
+                .context("epoll_ctl failed")?;
+        }
+        Ok(())
+    }
+
+    fn flush_dirty(&mut self) {
+        while let Some(index) = self.links.dirty.pop() {
+            self.flush(index);
+        }
+    }
+
+    fn flush(&mut self, index: usize) {
+        let link = &mut self.links.all[index];
+        if matches!(link.phase, Phase::Connecting) {
+            return;
+        }
+        match link.flush() {
+            Ok(all_sent) => {
+                if link.wants_writable == all_sent {
+                    link.wants_writable = !all_sent;
+                    let mut flags = epoll::EventFlags::IN;
+                    flags.set(epoll::EventFlags::OUT, !all_sent);
+                    let data = u64::from(link.generation) << 32 | index as u64;
+                    if let Some(stream) = &link.stream {
+                        // The descriptor was added when the link was opened; a failure shows at its next use.
+                        let _ = epoll::modify(&self.epoll, stream, epoll::EventData::new_u64(data), flags);
+                    }
+                }
+            }
+            Err(error) => self.lose(index, &Loss::Io(error.kind())),
+        }
+    }
+
+    /// Handles what epoll said about one link.
+    fn serve(&mut self, index: usize, flags: epoll::EventFlags) {
+        let link = &mut self.links.all[index];
+        if link.phase == Phase::Connecting {
+            let Some(stream) = &link.stream else { return };
+            match sockopt::socket_error(stream) {
+                Ok(Ok(())) => link.phase = Phase::Handshaking,
+                Ok(Err(error)) | Err(error) => {
+                    return self.lose(index, &Loss::Io(io::Error::from(error).kind()));
+                }
+            }
+            self.flush(index);
+        } else if flags.contains(epoll::EventFlags::OUT) {
+            self.flush(index);
+        }
+        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+            self.receive(index);
+        }
+    }
+
+    fn receive(&mut self, index: usize) {
+        let link = &mut self.links.all[index];
+        let filled = match link.read(&mut self.buffer) {
+            Ok(filled) => filled,
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected => {}
+                    io::ErrorKind::UnexpectedEof => self.lose(index, &Loss::Closed),
+                    kind => self.lose(index, &Loss::Io(kind)),
+                };
+            }
+        };
+        let now = self.clock.now();
+        link.last_heard = now;
+        let handshaking = link.phase == Phase::Handshaking;
+        let outcome = take_frames(link, &mut self.load, &self.buffer[..filled], now);
+        if handshaking && link.phase != Phase::Handshaking {
+            self.connecting -= 1;
+        }
+        match outcome {
+            Err(why) => self.lose(index, &why),
+            Ok(()) if link.phase == Phase::Idle => link.forget(),
+            Ok(()) if link.dirty => self.flush(index),
+            Ok(()) => {}
+        }
+    }
+
+    /// Tells the load, forgets the socket and plans another try.
+    fn lose(&mut self, index: usize, why: &Loss) {
+        let now = self.clock.now();
+        let link = &mut self.links.all[index];
+        if matches!(link.phase, Phase::Connecting | Phase::Handshaking) {
+            self.connecting -= 1;
+        }
+        let was_ready = link.is_ready();
+        let wait = (RETRY_MIN << link.tries.min(8)).min(RETRY_MAX);
+        link.tries = link.tries.saturating_add(1);
+        link.host += 1;
+        link.phase = Phase::Waiting { until: now + wait };
+        if *why == Loss::Expired {
+            link.session = Session::default();
+        }
+        self.load.lost(link, was_ready, why, now);
+        link.forget();
+    }
+
+    /// Pings, silence and reconnects.
+    fn scan(&mut self, now: Nanos) {
+        for index in 0..self.links.all.len() {
+            let link = &mut self.links.all[index];
+            match link.phase {
+                Phase::Waiting { until } if now >= until => {
+                    link.phase = Phase::Waiting { until: Nanos::MAX };
+                    self.links.wanted.push_back(index);
+                }
+                Phase::Ready => {
+                    let timeout = link.session.timeout_ms.unsigned_abs() as Nanos * MILLISECOND;
+                    if now.saturating_sub(link.last_heard) > timeout {
+                        self.lose(index, &Loss::Silent);
+                    } else if now.saturating_sub(link.last_sent) > timeout / 3 {
+                        self.links.to_write(index).ping(now);
+                    }
+                }
+                Phase::Connecting | Phase::Handshaking => {
+                    let timeout = self.timeout_ms.unsigned_abs() as Nanos * MILLISECOND;
+                    if now.saturating_sub(link.last_sent) > timeout {
+                        self.lose(index, &Loss::Silent);
+                    }
+                }
+                Phase::Waiting { .. } | Phase::Idle => {}
+            }
+        }
+    }
+}
+
+/// Cuts and handles each whole frame of `bytes`, and keeps what is left over in the link.
+fn take_frames<L: Load>(link: &mut Link, load: &mut L, bytes: &[u8], now: Nanos) -> Result<(), Loss> {
+    let mut at = 0;
+    while let Some(payload) = frame::cut(&bytes[at..], FRAME_BYTES_LIMIT).map_err(protocol)? {
+        at += frame::LENGTH_BYTES + payload.len();
+        match link.phase {
+            Phase::Handshaking => {
+                let welcome = ConnectResponse::decode(&mut Decoder::new(payload)).map_err(protocol)?;
+                if welcome.timeout_ms <= 0 || welcome.session == SessionId(0) {
+                    return Err(Loss::Expired);
+                }
+                link.session.id = welcome.session;
+                link.session.password = welcome.password;
+                link.session.timeout_ms = welcome.timeout_ms;
+                link.phase = Phase::Ready;
+                link.tries = 0;
+                load.ready(link, now);
+            }
+            Phase::Ready => take_reply(link, load, payload, now)?,
+            Phase::Idle | Phase::Connecting | Phase::Waiting { .. } => return Ok(()),
+        }
+    }
+    link.partial.extend_from_slice(&bytes[at..]);
+    Ok(())
+}
+
+fn take_reply<L: Load>(link: &mut Link, load: &mut L, payload: &[u8], now: Nanos) -> Result<(), Loss> {
+    let reply = Reply::decode(payload).map_err(protocol)?;
+    if reply.xid == Xid::NOTIFICATION {
+        let event = WatcherEvent::decode(&mut Decoder::new(reply.body)).map_err(protocol)?;
+        load.event(link, reply.zxid, &event, now);
+        return Ok(());
+    }
+    if reply.xid != Xid::PING {
+        match link.in_flight.pop_front() {
+            Some(request) if request.xid == reply.xid => load.reply(link, request, &reply, now),
+            Some(request) => {
+                return Err(Loss::Protocol(format!(
+                    "a reply to request {} where one to {} was due",
+                    reply.xid.0, request.xid.0
+                )));
+            }
+            None => {
+                return Err(Loss::Protocol(format!(
+                    "a reply to request {}, which was never sent",
+                    reply.xid.0
+                )));
+            }
+        }
+    }
+    link.session.last_zxid = link.session.last_zxid.max(reply.zxid);
+    Ok(())
+}
+
+fn protocol(error: impl std::fmt::Display) -> Loss {
+    Loss::Protocol(error.to_string())
+}
+
+fn socket(address: &std::net::SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok(socket)
+}

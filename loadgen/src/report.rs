@@ -1,0 +1,405 @@
+//! The results of a run as values: what the table, the JSON and the pictures show.
+
+use crate::{
+    clock::Nanos,
+    mix::Pace,
+    record::OperationRecord,
+    run::{Outcome, Settings},
+    units::{show_count, show_nanos, three_digits},
+};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt::Write};
+
+/// Name and version of the JSON's schema.
+pub const SCHEMA: &str = "loadgen-run/1";
+
+/// Latencies in nanoseconds.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Latency {
+    /// Smallest.
+    pub min: Nanos,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: Nanos,
+    /// 90th percentile.
+    pub p90: Nanos,
+    /// 99th percentile.
+    pub p99: Nanos,
+    /// 99.9th percentile.
+    pub p999: Nanos,
+    /// 99.99th percentile.
+    pub p9999: Nanos,
+    /// Largest.
+    pub max: Nanos,
+}
+
+impl Latency {
+    /// The usual figures of a histogram.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let quantile = |q| histogram.value_at_quantile(q);
+        Self {
+            min: if histogram.is_empty() { 0 } else { histogram.min() },
+            mean: histogram.mean(),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            p9999: quantile(0.9999),
+            max: histogram.max(),
+        }
+    }
+}
+
+/// One operation, or all together.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct OperationResult {
+    /// Answered successfully.
+    pub succeeded: u64,
+    /// Answered with an error, or not at all.
+    pub failed: u64,
+    /// Successes a second.
+    pub rate: f64,
+    /// From the intended send; in a closed loop the same as `service_ns`.
+    pub response_ns: Latency,
+    /// From the actual send.
+    pub service_ns: Latency,
+}
+
+/// A kind of failure.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Failure {
+    /// Of which operation.
+    pub operation: String,
+    /// Code or reason.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// One second of the run.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct SecondResult {
+    /// Which, from the begin of the warm-up.
+    pub second: u64,
+    /// Belongs to the warm-up.
+    pub warmup: bool,
+    /// Successes.
+    pub succeeded: u64,
+    /// Failures.
+    pub failed: u64,
+    /// In flight at its end.
+    pub in_flight: u64,
+    /// Response times.
+    pub response_ns: Latency,
+}
+
+/// What `--verify` found.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Verification {
+    /// Facts compared.
+    pub checks: u64,
+    /// By kind: how many, and examples.
+    pub violations: BTreeMap<String, (u64, Vec<String>)>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Version of this program.
+    pub loadgen_version: String,
+    /// What was asked for.
+    pub load: LoadFacts,
+    /// Counted seconds.
+    pub seconds: f64,
+    /// All operations together.
+    pub total: OperationResult,
+    /// By name.
+    pub operations: BTreeMap<String, OperationResult>,
+    /// Most frequent first.
+    pub failures: Vec<Failure>,
+    /// Second by second.
+    pub timeline: Vec<SecondResult>,
+    /// CPU time of the server per operation in nanoseconds, if its process was named.
+    pub server_cpu_ns_per_operation: Option<f64>,
+    /// Resident memory of the server at the end, in bytes.
+    pub server_resident_bytes: Option<u64>,
+    /// CPU time of the generator per operation in nanoseconds.
+    pub client_cpu_ns_per_operation: f64,
+    /// CPU seconds of the generator per second and sending thread: above 0.8 it is the bottleneck.
+    pub client_utilisation: f64,
+    /// How late requests left for reasons of the generator.
+    pub schedule_lag_ns: Latency,
+    /// What `--verify` found.
+    pub verification: Option<Verification>,
+    /// Ended early.
+    pub interrupted: bool,
+    /// What the reader must know before quoting the figures.
+    pub remarks: Vec<String>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoadFacts {
+    /// Connect string.
+    pub hosts: String,
+    /// `open` or `closed`.
+    pub loop_kind: String,
+    /// Mixes, each with its rate in an open loop.
+    pub mixes: Vec<(String, Option<f64>)>,
+    /// Poisson arrivals.
+    pub poisson: bool,
+    /// Sessions.
+    pub connections: usize,
+    /// In flight on each: number (closed) or limit (open).
+    pub in_flight: usize,
+    /// Smallest and largest value in bytes.
+    pub value_bytes: (usize, usize),
+    /// Nodes.
+    pub znodes: u64,
+    /// How keys are chosen.
+    pub keys: String,
+    /// Levels of directories.
+    pub depth: u32,
+    /// Threads of the generator.
+    pub cores: usize,
+    /// Random seed.
+    pub seed: u64,
+}
+
+impl Report {
+    /// Puts the figures together.
+    pub fn new(settings: &Settings, outcome: &Outcome) -> Self {
+        let measured = &outcome.measured;
+        let open_loop = matches!(settings.plan.pace, Pace::Open { .. });
+        let seconds = measured.window.seconds().max(1e-9);
+        let mut all = OperationRecord::default();
+        let mut operations = BTreeMap::new();
+        for (operation, record) in measured.seen() {
+            all.add(record);
+            operations.insert(operation.name().to_owned(), result(record, seconds, open_loop));
+        }
+        let total = result(&all, seconds, open_loop);
+        let answered = (total.succeeded + total.failed).max(1) as f64;
+        let mut failures: Vec<Failure> = measured
+            .errors
+            .iter()
+            .map(|((operation, name), count)| Failure {
+                operation: operation.name().to_owned(),
+                name: name.clone(),
+                count: *count,
+            })
+            .collect();
+        failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
+        let spent = &outcome.spent;
+        let elapsed = spent.elapsed.max(1) as f64;
+        let mut report = Self {
+            schema: SCHEMA.to_owned(),
+            loadgen_version: env!("CARGO_PKG_VERSION").to_owned(),
+            load: load_facts(settings),
+            seconds,
+            total,
+            operations,
+            failures,
+            timeline: outcome.seconds.iter().map(second_result).collect(),
+            server_cpu_ns_per_operation: spent.server_cpu.map(|cpu| cpu as f64 / answered),
+            server_resident_bytes: spent.server_resident_bytes,
+            client_cpu_ns_per_operation: spent.client_cpu as f64 / answered,
+            client_utilisation: spent.client_cpu as f64 / elapsed / settings.cores as f64,
+            schedule_lag_ns: Latency::of(&measured.lag),
+            verification: outcome.findings.as_ref().map(|findings| Verification {
+                checks: findings.checks,
+                violations: findings
+                    .violations
+                    .iter()
+                    .map(|(kind, found)| ((*kind).to_owned(), found.clone()))
+                    .collect(),
+            }),
+            interrupted: outcome.interrupted,
+            remarks: Vec::new(),
+        };
+        report.remark(settings);
+        report
+    }
+
+    /// Whether nothing was found wrong (or nothing was checked).
+    pub fn verified(&self) -> bool {
+        self.verification.as_ref().is_none_or(|found| found.violations.is_empty())
+    }
+
+    /// Says when the generator, not the server, set the figures.
+    fn remark(&mut self, settings: &Settings) {
+        let mut remarks = Vec::new();
+        if self.client_utilisation > 0.8 {
+            remarks.push(format!(
+                "The generator used {:.0}% of its {} thread(s): it was the bottleneck. Use --cores {} or another machine.",
+                self.client_utilisation * 100.0,
+                settings.cores,
+                settings.cores + 1
+            ));
+        }
+        if self.schedule_lag_ns.p99 > 5_000_000 {
+            remarks.push(format!(
+                "Requests left up to {} late (p99) because the generator was not scheduled in time.",
+                show_nanos(self.schedule_lag_ns.p99)
+            ));
+        }
+        match &settings.plan.pace {
+            Pace::Open { streams, .. } => {
+                let wanted: f64 = streams.iter().map(|stream| stream.rate).sum();
+                if self.total.rate < 0.99 * wanted && !self.interrupted {
+                    remarks.push(format!(
+                        "The server answered {}/s of the {}/s asked for.",
+                        show_count(self.total.rate as u64),
+                        show_count(wanted as u64)
+                    ));
+                }
+            }
+            Pace::Closed { in_flight, .. } => {
+                let expected = (in_flight * settings.plan.connections) as f64;
+                let seen = self.total.service_ns.mean * 1e-9 * self.total.rate;
+                if self.total.failed == 0 && (seen / expected - 1.0).abs() > 0.05 {
+                    remarks.push(format!(
+                        "Latency x throughput is {} requests in flight where {expected} were: the figures do not fit \
+                         each other (Little's law).",
+                        three_digits(seen)
+                    ));
+                }
+            }
+        }
+        self.remarks.append(&mut remarks);
+    }
+
+    /// The figures as a table for people.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let columns = ["operation", "ops", "ops/s", "errors", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
+        let mut rows = vec![columns.map(str::to_owned)];
+        let mut row = |name: &str, of: &OperationResult, latency: &Latency| {
+            rows.push([
+                name.to_owned(),
+                show_count(of.succeeded),
+                show_count(of.rate.round() as u64),
+                show_count(of.failed),
+                show_nanos(latency.p50),
+                show_nanos(latency.p90),
+                show_nanos(latency.p99),
+                show_nanos(latency.p999),
+                show_nanos(latency.p9999),
+                show_nanos(latency.max),
+            ]);
+        };
+        for (name, result) in &self.operations {
+            row(name, result, &result.response_ns);
+        }
+        if self.operations.len() > 1 {
+            row("total", &self.total, &self.total.response_ns);
+        }
+        if self.load.loop_kind == "open" {
+            row("  service time", &self.total, &self.total.service_ns);
+        }
+        let widths: Vec<usize> =
+            (0..columns.len()).map(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0)).collect();
+        for row in &rows {
+            for (at, cell) in row.iter().enumerate() {
+                let width = widths[at];
+                let _ = if at == 0 { write!(out, "{cell:<width$}") } else { write!(out, "  {cell:>width$}") };
+            }
+            out.push('\n');
+        }
+        for failure in &self.failures {
+            let _ = writeln!(
+                out,
+                "error: {} {} x {}",
+                failure.operation,
+                failure.name,
+                show_count(failure.count)
+            );
+        }
+        if let Some(cpu) = self.server_cpu_ns_per_operation {
+            let memory = self.server_resident_bytes.unwrap_or(0) as f64 / 1e6;
+            let _ = writeln!(
+                out,
+                "server: {} us CPU per operation, {} MB resident",
+                three_digits(cpu / 1e3),
+                three_digits(memory)
+            );
+        }
+        let _ = writeln!(
+            out,
+            "generator: {} us CPU per operation, {:.0}% of its threads",
+            three_digits(self.client_cpu_ns_per_operation / 1e3),
+            self.client_utilisation * 100.0
+        );
+        if let Some(found) = &self.verification {
+            let _ = writeln!(
+                out,
+                "verify: {} facts compared, {} kinds of violation",
+                show_count(found.checks),
+                found.violations.len()
+            );
+            for (kind, (count, examples)) in &found.violations {
+                let _ = writeln!(
+                    out,
+                    "VIOLATION: {kind}: {} times, such as {}",
+                    show_count(*count),
+                    examples.join("; ")
+                );
+            }
+        }
+        for remark in &self.remarks {
+            let _ = writeln!(out, "note: {remark}");
+        }
+        out
+    }
+}
+
+fn result(record: &OperationRecord, seconds: f64, open_loop: bool) -> OperationResult {
+    let service_ns = Latency::of(&record.service);
+    OperationResult {
+        succeeded: record.succeeded(),
+        failed: record.failed,
+        rate: record.succeeded() as f64 / seconds,
+        response_ns: if open_loop { Latency::of(&record.response) } else { service_ns.clone() },
+        service_ns,
+    }
+}
+
+fn second_result(second: &crate::run::Second) -> SecondResult {
+    SecondResult {
+        second: second.index,
+        warmup: second.warmup,
+        succeeded: second.response.len(),
+        failed: second.failed,
+        in_flight: second.in_flight,
+        response_ns: Latency::of(&second.response),
+    }
+}
+
+fn load_facts(settings: &Settings) -> LoadFacts {
+    let plan = &settings.plan;
+    let (loop_kind, mixes, poisson, in_flight) = match &plan.pace {
+        Pace::Open { streams, poisson, in_flight_limit } => {
+            let mixes = streams.iter().map(|stream| (stream.mix.show(), Some(stream.rate))).collect();
+            ("open", mixes, *poisson, *in_flight_limit)
+        }
+        Pace::Closed { mix, in_flight } => ("closed", vec![(mix.show(), None)], false, *in_flight),
+    };
+    LoadFacts {
+        hosts: settings.hosts.show(),
+        loop_kind: loop_kind.to_owned(),
+        mixes,
+        poisson,
+        connections: plan.connections,
+        in_flight,
+        value_bytes: (plan.values.least, plan.values.most),
+        znodes: plan.keys.count,
+        keys: plan.popularity.show(),
+        depth: plan.keys.depth,
+        cores: settings.cores,
+        seed: plan.seed,
+    }
+}

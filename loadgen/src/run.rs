@@ -1,0 +1,284 @@
+//! One measured run: probe, lay out, load, read back, tidy up.
+
+use crate::{
+    client::Client,
+    clock::{Clock, Nanos, SECOND},
+    engine::Engine,
+    hosts::Hosts,
+    layout,
+    link::Link,
+    mix::{Pace, Plan},
+    operation::Operation,
+    process::{self, Usage},
+    record::{Interval, Measured, Recorder, histogram},
+    traffic::{Phases, Shared, Traffic, put_created_path},
+    verify::{Findings, Witness},
+};
+use anyhow::{Context, anyhow};
+use hdrhistogram::Histogram;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Seconds of lines that the collector may lag behind.
+const LINES_LIMIT: usize = 1024;
+
+/// What a run is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the servers are.
+    pub hosts: Arc<Hosts>,
+    /// What is sent.
+    pub plan: Arc<Plan>,
+    /// How long.
+    pub phases: Phases,
+    /// Threads that send.
+    pub cores: usize,
+    /// Wanted session timeout in milliseconds.
+    pub timeout_ms: i32,
+    /// Children of the node that `children` lists.
+    pub list_children: u64,
+    /// A local server process to watch.
+    pub pid: Option<u32>,
+    /// Leave the nodes on the server.
+    pub keep: bool,
+}
+
+/// One second of the whole run.
+#[derive(Clone, Debug)]
+pub struct Second {
+    /// Which second, counted from the begin of the warm-up.
+    pub index: u64,
+    /// Response times of what was answered in it.
+    pub response: Histogram<u64>,
+    /// Errors in it.
+    pub failed: u64,
+    /// In flight at its end.
+    pub in_flight: u64,
+    /// Whether it belongs to the warm-up.
+    pub warmup: bool,
+}
+
+/// CPU time of server and generator over the counted part.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Of the generator, all threads, nanoseconds.
+    pub client_cpu: Nanos,
+    /// Of the server, if it was named; nanoseconds.
+    pub server_cpu: Option<Nanos>,
+    /// Resident memory of the server at the end, bytes.
+    pub server_resident_bytes: Option<u64>,
+    /// Wall time between the two looks at the clocks, nanoseconds.
+    pub elapsed: Nanos,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// All cores together.
+    pub measured: Measured,
+    /// Second by second.
+    pub seconds: Vec<Second>,
+    /// CPU and memory.
+    pub spent: Spent,
+    /// With `--verify`: what was checked.
+    pub findings: Option<Findings>,
+    /// Ended by Ctrl-C.
+    pub interrupted: bool,
+}
+
+/// Sees a run while it goes on.
+pub trait Watcher {
+    /// A second is over.
+    fn second(&mut self, second: &Second);
+    /// The run takes a step worth a line.
+    fn step(&mut self, text: &str);
+}
+
+/// Does the run. `stop` ends it early, with the results so far.
+///
+/// # Errors
+/// If the servers cannot be reached or prepared, or the generator lacks resources.
+pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher) -> anyhow::Result<Outcome> {
+    process::raise_open_files_limit();
+    let plan = &settings.plan;
+    let mut client = connect_any(&settings.hosts, settings.timeout_ms)?;
+    watcher.step("laying out the nodes");
+    layout::prepare(&mut client, plan, settings.list_children)?;
+    client.close();
+
+    let clock = Clock::start();
+    let shared = Arc::new(Shared::new(settings.cores, stop.clone()));
+    let (lines, received) = sync_channel(LINES_LIMIT);
+    let mut threads = Vec::new();
+    for core in 0..settings.cores {
+        let recorder = Recorder::new(matches!(plan.pace, Pace::Open { .. }), lines.clone());
+        let engine = engine(settings, clock, shared.clone(), core, recorder)?;
+        let shared = shared.clone();
+        let body = move || {
+            let _ = rustix::thread::set_current_timer_slack(Some(1_000.try_into().expect("not zero")));
+            // Finished here: the collector waits until the last core has let go of its end of the channel.
+            engine.run().map(Traffic::finish).inspect_err(|error| shared.fail(format!("{error:#}")))
+        };
+        threads.push(thread::Builder::new().name(format!("loadgen-{core}")).spawn(body)?);
+    }
+    drop(lines);
+    watcher.step(&format!("connecting {} sessions", plan.connections));
+    let (seconds, spent) = collect(settings, clock, &shared, &received, watcher);
+    let mut together: Option<(Measured, Option<Box<Witness>>)> = None;
+    for thread in threads {
+        let (measured, witness) =
+            thread.join().map_err(|_| anyhow!("a core of the generator panicked"))??;
+        match &mut together {
+            None => together = Some((measured, witness)),
+            Some((all, witnesses)) => {
+                all.add(measured);
+                if let (Some(own), Some(other)) = (witnesses.as_mut(), witness) {
+                    own.add(*other);
+                }
+            }
+        }
+    }
+    if let Some(why) = shared.failure.lock().expect("nobody panics with it").take() {
+        return Err(anyhow!(why));
+    }
+    let (measured, witness) = together.context("no core ran")?;
+    let findings = match witness {
+        None => None,
+        Some(witness) => {
+            watcher.step("reading back what was acknowledged");
+            Some(read_back(settings, *witness)?)
+        }
+    };
+    if !settings.keep {
+        watcher.step("deleting the nodes");
+        let mut client = connect_any(&settings.hosts, settings.timeout_ms)?;
+        client.delete_tree(&plan.root)?;
+        client.close();
+    }
+    Ok(Outcome { measured, seconds, spent, findings, interrupted: stop.load(Ordering::Relaxed) })
+}
+
+/// A session on the first server that gives one.
+///
+/// # Errors
+/// The last server's error if none does.
+pub fn connect_any(hosts: &Hosts, timeout_ms: i32) -> anyhow::Result<Client> {
+    let mut last = anyhow!("no server is named");
+    for host in &hosts.list {
+        match Client::connect(host, timeout_ms) {
+            Ok(client) => return Ok(client),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn engine(
+    settings: &Settings,
+    clock: Clock,
+    shared: Arc<Shared>,
+    core: usize,
+    recorder: Recorder,
+) -> anyhow::Result<Engine<Traffic>> {
+    let plan = &settings.plan;
+    let numbers: Vec<u64> =
+        (core..plan.connections).step_by(settings.cores).map(|number| number as u64).collect();
+    let regular = numbers.len();
+    let churn = if plan.pace.has(Operation::Session) { regular } else { 0 };
+    let links: Vec<Link> = numbers
+        .iter()
+        .copied()
+        .chain(
+            (0..churn as u64).map(|index| (plan.connections + core) as u64 + index * settings.cores as u64),
+        )
+        .enumerate()
+        .map(|(index, number)| Link::new(index, number, number as usize % settings.hosts.list.len()))
+        .collect();
+    let traffic = Traffic::new(plan.clone(), shared, settings.phases, core, regular, links.len(), recorder);
+    Engine::new(clock, settings.hosts.clone(), settings.timeout_ms, links, traffic)
+}
+
+/// Puts the cores' seconds together and looks at the clocks at both ends of the counted part.
+fn collect(
+    settings: &Settings,
+    clock: Clock,
+    shared: &Shared,
+    received: &Receiver<Interval>,
+    watcher: &mut dyn Watcher,
+) -> (Vec<Second>, Spent) {
+    let mut open: BTreeMap<u64, (usize, Second)> = BTreeMap::new();
+    let mut seconds = Vec::new();
+    let mut started: Option<(Nanos, Nanos, Option<Usage>)> = None;
+    let mut spent = None;
+    loop {
+        let begin = shared.begin.load(Ordering::Acquire);
+        let from = begin.saturating_add(settings.phases.warmup);
+        let until = from.saturating_add(settings.phases.duration);
+        let now = clock.now();
+        let look =
+            || (clock.now(), process::own_cpu(), settings.pid.and_then(|pid| process::usage(pid).ok()));
+        if started.is_none() && now >= from {
+            started = Some(look());
+        }
+        if let (Some(start), None) = (&started, &spent)
+            && (now >= until || shared.stop.load(Ordering::Relaxed))
+        {
+            spent = Some(between(start, &look()));
+        }
+        let next = if started.is_none() { from } else { until };
+        let wait = next.saturating_sub(now).clamp(1_000_000, SECOND / 20);
+        match received.recv_timeout(Duration::from_nanos(wait)) {
+            Ok(interval) => {
+                let second_begin = begin.saturating_add(interval.index * SECOND);
+                let (cores, second) = open.entry(interval.index).or_insert_with(|| {
+                    let warmup = second_begin < from;
+                    let response = histogram();
+                    (0, Second { index: interval.index, response, failed: 0, in_flight: 0, warmup })
+                });
+                *cores += 1;
+                second.response.add(&interval.response).expect("equal bounds");
+                second.failed += interval.failed;
+                second.in_flight += interval.in_flight;
+                while let Some(entry) = open.first_entry().filter(|entry| entry.get().0 == settings.cores) {
+                    let (_, second) = entry.remove();
+                    watcher.second(&second);
+                    seconds.push(second);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    seconds.extend(open.into_values().map(|(_, second)| second));
+    let spent = spent.unwrap_or_default();
+    (seconds, spent)
+}
+
+fn between(start: &(Nanos, Nanos, Option<Usage>), end: &(Nanos, Nanos, Option<Usage>)) -> Spent {
+    Spent {
+        client_cpu: end.1 - start.1,
+        server_cpu: start.2.zip(end.2).map(|(start, end)| end.cpu.saturating_sub(start.cpu)),
+        server_resident_bytes: end.2.map(|usage| usage.resident_bytes),
+        elapsed: end.0 - start.0,
+    }
+}
+
+fn read_back(settings: &Settings, mut witness: Witness) -> anyhow::Result<Findings> {
+    let plan = &settings.plan;
+    let mut client = connect_any(&settings.hosts, settings.timeout_ms)?;
+    witness
+        .read_back(&mut client, &plan.keys, |link, number, out| {
+            put_created_path(&plan.root, link, number, out)
+        })
+        .context("the connection was lost while reading back")?;
+    client.close();
+    Ok(witness.findings)
+}

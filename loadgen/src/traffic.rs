@@ -1,0 +1,485 @@
+//! The load of mixes and rates: one per core.
+//!
+//! In open loop each request has a time at which it is meant to be sent, fixed before the run and independent of
+//! replies. A request that cannot be sent then (the connections are full or gone) is sent as soon as it can; its
+//! latency counts from the time it was meant for. There is no backlog in memory: the schedule just waits.
+
+use crate::{
+    clock::{MILLISECOND, Nanos, SECOND},
+    engine::{Links, Load, Loss, Turn},
+    keys::Chooser,
+    link::{InFlight, Link, Phase},
+    mix::{Mix, Pace, Plan, Stream},
+    operation::Operation,
+    record::{Measured, Recorder, Window},
+    reply::Reply,
+    verify::Witness,
+};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+use zkfast_wire::{OpCode, Zxid, watch::WatcherEvent};
+
+mod answer;
+mod issue;
+
+pub use issue::{put_created_path, put_watched_path};
+
+/// How long all connections may take to come up before the run is given up.
+const CONNECT_PATIENCE: Nanos = 60 * SECOND;
+/// How long sessions may take to be closed at the end.
+const LEAVE_PATIENCE: Nanos = 5 * SECOND;
+
+/// What the cores of a run share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Cores of the run.
+    pub cores: usize,
+    /// Cores whose connections are all up.
+    pub ready: AtomicUsize,
+    /// When the run begins; `u64::MAX` until every core is ready.
+    pub begin: AtomicU64,
+    /// Ctrl-C, or a core that failed.
+    pub stop: Arc<AtomicBool>,
+    /// Why the run cannot be done.
+    pub failure: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// For a run on `cores` cores that `stop` ends.
+    pub fn new(cores: usize, stop: Arc<AtomicBool>) -> Self {
+        Self {
+            cores,
+            ready: AtomicUsize::new(0),
+            begin: AtomicU64::new(Nanos::MAX),
+            stop,
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Ends the run with a reason.
+    pub fn fail(&self, why: String) {
+        self.failure.lock().expect("nobody panics with it").get_or_insert(why);
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Lengths of the parts of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Phases {
+    /// Not counted.
+    pub warmup: Nanos,
+    /// Counted.
+    pub duration: Nanos,
+    /// How long the last replies may take.
+    pub drain: Nanos,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Links come up.
+    Connecting,
+    /// The other cores come up.
+    Waiting,
+    /// Requests are sent.
+    Running,
+    /// No more requests; replies come in.
+    Draining { until: Nanos },
+    /// Sessions are closed.
+    Leaving { until: Nanos },
+}
+
+/// One stream's schedule on one core.
+#[derive(Debug)]
+struct Arrivals {
+    mix: Mix,
+    /// When the next request is meant to be sent.
+    next: f64,
+    /// Mean gap in nanoseconds.
+    gap: f64,
+}
+
+/// What a link remembers between operations.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    /// Nodes created so far; also the number of the next one.
+    created: u64,
+    /// Nodes deleted so far; the oldest goes first.
+    deleted: u64,
+    /// Whether its ephemeral node exists.
+    ephemeral: bool,
+    /// When the session churn on this link was meant to begin.
+    session_intended: Nanos,
+    /// When the set was sent whose event this link waits for; 0 if for none.
+    watch_set: Nanos,
+    /// mzxid at which the watch was left.
+    watch_zxid: Zxid,
+    /// Whether a watch cycle is under way.
+    watching: bool,
+}
+
+/// Something to do on another link than the one that called back.
+#[derive(Clone, Copy, Debug)]
+enum Errand {
+    /// Fill up the requests in flight of this link (closed loop).
+    Refill(usize),
+    /// Set the private node that this link watches.
+    SetWatched(usize),
+    /// Read the private node that this link watched.
+    ReadWatched(usize),
+}
+
+/// One core's share of the load.
+#[derive(Debug)]
+pub struct Traffic {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    phases: Phases,
+    stage: Stage,
+    random: fastrand::Rng,
+    chooser: Chooser,
+    arrivals: Vec<Arrivals>,
+    core: usize,
+    /// Links `..regular` carry requests, those behind are for session churn.
+    regular: usize,
+    tallies: Vec<Tally>,
+    errands: Vec<Errand>,
+    ready: usize,
+    in_flight: u64,
+    cursor: usize,
+    churn_cursor: usize,
+    /// A due request could not be sent, so lateness is not ours.
+    blocked: bool,
+    value: Vec<u8>,
+    stamp: u64,
+    last_loss: Option<Loss>,
+    recorder: Recorder,
+    witness: Option<Box<Witness>>,
+}
+
+impl Traffic {
+    /// The share of core `core`: its first `regular` links carry requests, the rest open and close sessions.
+    pub fn new(
+        plan: Arc<Plan>,
+        shared: Arc<Shared>,
+        phases: Phases,
+        core: usize,
+        regular: usize,
+        links: usize,
+        recorder: Recorder,
+    ) -> Self {
+        let random =
+            fastrand::Rng::with_seed(plan.seed.wrapping_add((core as u64).wrapping_mul(0x9E37_79B9)));
+        let mut value_random = random.clone();
+        let value = std::iter::repeat_with(|| value_random.u8(..)).take(plan.values.most).collect();
+        Self {
+            chooser: Chooser::new(plan.keys.count, plan.popularity),
+            witness: plan.verify.then(Box::default),
+            plan,
+            shared,
+            phases,
+            stage: Stage::Connecting,
+            random,
+            arrivals: Vec::new(),
+            core,
+            regular,
+            tallies: vec![Tally::default(); links],
+            errands: Vec::new(),
+            ready: 0,
+            in_flight: 0,
+            cursor: 0,
+            churn_cursor: 0,
+            blocked: false,
+            value,
+            stamp: (core as u64) << 48,
+            last_loss: None,
+            recorder,
+        }
+    }
+
+    /// What was measured and, with `--verify`, what was seen.
+    pub fn finish(self) -> (Measured, Option<Box<Witness>>) {
+        (self.recorder.finish(), self.witness)
+    }
+
+    fn begin(&mut self, begin: Nanos) {
+        let from = begin + self.phases.warmup;
+        self.recorder.start(begin, Window { from, until: from + self.phases.duration });
+        let Pace::Open { streams, .. } = &self.plan.pace else { return };
+        let (core, cores) = (self.core as f64, self.shared.cores as f64);
+        self.arrivals = streams
+            .iter()
+            .map(|Stream { rate, mix }| {
+                let gap = SECOND as f64 * cores / rate;
+                // Cores take turns, so that together they keep equal gaps.
+                Arrivals { mix: mix.clone(), next: begin as f64 + gap * core / cores, gap }
+            })
+            .collect();
+    }
+
+    fn until(&self) -> Nanos {
+        self.recorder.window().until
+    }
+
+    fn connecting(&mut self, links: &mut Links, now: Nanos) -> Turn {
+        for index in 0..self.regular {
+            if links.all[index].phase == Phase::Idle {
+                links.connect(index);
+            }
+        }
+        if self.ready == self.regular {
+            self.stage = Stage::Waiting;
+            if self.shared.ready.fetch_add(1, Ordering::AcqRel) + 1 == self.shared.cores {
+                self.shared.begin.store(now + 5 * MILLISECOND, Ordering::Release);
+            }
+        } else if now > CONNECT_PATIENCE {
+            let why = self.last_loss.as_ref().map_or("no answer", Loss::name);
+            self.shared.fail(format!(
+                "only {} of {} connections came up within a minute ({why}); is the server's maxClientCnxns large \
+                 enough, and is it serving?",
+                self.ready, self.regular
+            ));
+        }
+        Turn::Until(now + 10 * MILLISECOND)
+    }
+
+    /// Sends what the schedule has due; returns when the next request is.
+    fn open_loop(&mut self, links: &mut Links, now: Nanos) -> Turn {
+        let Pace::Open { poisson, in_flight_limit, .. } = self.plan.pace else {
+            unreachable!("asked by pace")
+        };
+        let until = self.until() as f64;
+        loop {
+            let earliest = self.arrivals.iter_mut().min_by(|a, b| a.next.total_cmp(&b.next));
+            let Some(arrivals) = earliest.filter(|arrivals| arrivals.next < until) else {
+                self.stage = Stage::Draining { until: now + self.phases.drain };
+                return Turn::Until(now);
+            };
+            if arrivals.next > now as f64 {
+                return Turn::Until(arrivals.next as Nanos);
+            }
+            let intended = arrivals.next as Nanos;
+            // Chosen before the link is known, so that a full link does not change which operations come.
+            let saved = self.random.clone();
+            let operation = arrivals.mix.next(&mut self.random);
+            if !self.dispatch(links, operation, intended, now, in_flight_limit) {
+                self.random = saved;
+                self.blocked = true;
+                return Turn::Until(now + MILLISECOND);
+            }
+            let gap = self.arrivals.iter_mut().min_by(|a, b| a.next.total_cmp(&b.next)).expect("just seen");
+            let factor = if poisson { -(1.0 - self.random.f64()).ln() } else { 1.0 };
+            gap.next += gap.gap * factor;
+            if !self.blocked {
+                self.recorder.lag.saturating_record(now.saturating_sub(intended).max(1));
+            }
+        }
+    }
+
+    /// Gives an operation to the next connection that has room.
+    fn dispatch(
+        &mut self,
+        links: &mut Links,
+        operation: Operation,
+        intended: Nanos,
+        now: Nanos,
+        limit: usize,
+    ) -> bool {
+        if operation == Operation::Session {
+            return self.begin_session(links, intended);
+        }
+        for _ in 0..self.regular {
+            let index = self.cursor;
+            self.cursor = if index + 1 == self.regular { 0 } else { index + 1 };
+            let link = &links.all[index];
+            let busy = operation == Operation::Watch && self.tallies[index].watching;
+            if link.is_ready() && link.in_flight.len() < limit && !busy {
+                let link = links.to_write(index);
+                self.issue(link, operation, intended, now);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn run_errands(&mut self, links: &mut Links, now: Nanos) {
+        while let Some(errand) = self.errands.pop() {
+            match errand {
+                Errand::Refill(index) => self.refill(links, index, now),
+                Errand::SetWatched(index) => self.set_watched(links, index, now),
+                Errand::ReadWatched(index) if links.all[index].is_ready() => {
+                    self.read_watched(links.to_write(index), now);
+                }
+                Errand::ReadWatched(_) => {}
+            }
+        }
+    }
+
+    /// Brings a link of a closed loop to its number of requests in flight.
+    fn refill(&mut self, links: &mut Links, index: usize, now: Nanos) {
+        let plan = self.plan.clone();
+        let Pace::Closed { mix, in_flight } = &plan.pace else { return };
+        if self.stage != Stage::Running || !links.all[index].is_ready() {
+            return;
+        }
+        while links.all[index].in_flight.len() < *in_flight {
+            let operation = mix.next(&mut self.random);
+            if operation == Operation::Session {
+                // One slot of a closed loop is busy with it until its session is closed.
+                if self.begin_session(links, now) {
+                    break;
+                }
+                continue;
+            }
+            if operation == Operation::Watch && self.tallies[index].watching {
+                break;
+            }
+            self.issue(links.to_write(index), operation, now, now);
+        }
+    }
+
+    /// Counts what is still unanswered and closes the sessions.
+    fn leave(&mut self, links: &mut Links, now: Nanos) {
+        for index in 0..links.all.len() {
+            let unanswered: Vec<InFlight> = links.all[index].in_flight.iter().copied().collect();
+            for request in unanswered {
+                self.recorder.failure(request.operation, "not answered in time", request.intended, now);
+                self.doubt(links.all[index].number, &request);
+            }
+            let link = &mut links.all[index];
+            link.in_flight.clear();
+            if link.is_ready() {
+                self.close_session(links.to_write(index), now);
+            } else {
+                links.all[index].phase = Phase::Idle;
+            }
+        }
+        self.stage = Stage::Leaving { until: now + LEAVE_PATIENCE };
+    }
+}
+
+impl Load for Traffic {
+    fn turn(&mut self, links: &mut Links, now: Nanos) -> Turn {
+        match self.stage {
+            Stage::Connecting | Stage::Waiting if self.shared.stopped() => {
+                self.leave(links, now);
+                Turn::Until(now)
+            }
+            Stage::Connecting => self.connecting(links, now),
+            Stage::Waiting => {
+                let begin = self.shared.begin.load(Ordering::Acquire);
+                if begin == Nanos::MAX {
+                    return Turn::Until(now + MILLISECOND);
+                }
+                if now >= begin {
+                    self.begin(begin);
+                    self.stage = Stage::Running;
+                    if matches!(self.plan.pace, Pace::Closed { .. }) {
+                        self.errands.extend((0..self.regular).map(Errand::Refill));
+                    }
+                    return self.turn(links, now);
+                }
+                Turn::Until(begin)
+            }
+            Stage::Running => {
+                self.run_errands(links, now);
+                let in_flight = self.in_flight;
+                self.recorder.tick(now, || in_flight);
+                if self.shared.stopped() {
+                    self.recorder.end_now(now);
+                }
+                let turn = match self.plan.pace {
+                    Pace::Open { .. } => self.open_loop(links, now),
+                    Pace::Closed { .. } => Turn::Until(self.until()),
+                };
+                if self.stage == Stage::Running
+                    && now >= self.until()
+                    && !matches!(self.plan.pace, Pace::Open { .. })
+                {
+                    self.stage = Stage::Draining { until: now + self.phases.drain };
+                }
+                match turn {
+                    // Ctrl-C and the second's line are looked at often enough.
+                    Turn::Until(at) => Turn::Until(at.min(now + 50 * MILLISECOND)),
+                    Turn::Done => Turn::Done,
+                }
+            }
+            Stage::Draining { until } => {
+                self.run_errands(links, now);
+                let in_flight = self.in_flight;
+                self.recorder.tick(now, || in_flight);
+                if self.in_flight == 0 || now >= until {
+                    self.leave(links, now);
+                    return Turn::Until(now);
+                }
+                Turn::Until(until.min(now + 10 * MILLISECOND))
+            }
+            Stage::Leaving { until } => {
+                let gone = links.all.iter().all(|link| !link.is_ready());
+                if gone || now >= until { Turn::Done } else { Turn::Until(now + MILLISECOND) }
+            }
+        }
+    }
+
+    fn ready(&mut self, link: &mut Link, now: Nanos) {
+        if link.index < self.regular {
+            self.ready += 1;
+            self.errands.push(Errand::Refill(link.index));
+        } else {
+            self.session_ready(link, now);
+        }
+    }
+
+    fn reply(&mut self, link: &mut Link, request: InFlight, reply: &Reply<'_>, now: Nanos) {
+        if matches!(self.stage, Stage::Leaving { .. }) {
+            if reply.code.is_ok() && link.in_flight.is_empty() {
+                link.phase = Phase::Idle;
+            }
+            return;
+        }
+        self.in_flight -= 1;
+        self.blocked = false;
+        self.answered(link, &request, reply, now);
+        if let Pace::Closed { .. } = self.plan.pace
+            && self.stage == Stage::Running
+            && now < self.until()
+        {
+            self.next_of_closed_loop(link, now);
+        }
+    }
+
+    fn event(&mut self, link: &mut Link, zxid: Zxid, event: &WatcherEvent<'_>, now: Nanos) {
+        self.watched_event(link, zxid, event, now);
+    }
+
+    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, now: Nanos) {
+        if matches!(self.stage, Stage::Leaving { .. }) {
+            link.phase = Phase::Idle;
+            return;
+        }
+        for request in &link.in_flight {
+            self.recorder.failure(request.operation, why.name(), request.intended, now);
+            self.in_flight -= 1;
+        }
+        let requests: Vec<InFlight> = link.in_flight.iter().copied().collect();
+        for request in requests {
+            self.doubt(link.number, &request);
+        }
+        if link.index < self.regular {
+            self.ready -= usize::from(was_ready);
+            self.tallies[link.index].watching = false;
+            self.tallies[link.index].ephemeral = false;
+        } else {
+            self.session_lost(link, why, now);
+        }
+        self.last_loss = Some(why.clone());
+    }
+}
+
+/// closeSession, as the last request of a link.
+const CLOSE: OpCode = OpCode::CloseSession;
