@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
 };
-use std::{collections::VecDeque, io, os::fd::OwnedFd, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, io, os::fd::OwnedFd, sync::Arc};
 use zkfast_wire::{
     SessionId, Xid, Zxid, frame, handshake::ConnectResponse, jute::Decoder, watch::WatcherEvent,
 };
@@ -52,12 +52,12 @@ pub enum Loss {
 
 impl Loss {
     /// The name under which it is counted.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> Cow<'static, str> {
         match self {
-            Self::Closed | Self::Io(_) => "connection lost",
-            Self::Protocol(_) => "protocol error",
-            Self::Expired => "session expired",
-            Self::Silent => "connection silent",
+            Self::Closed | Self::Io(_) => "connection lost".into(),
+            Self::Protocol(what) => format!("protocol error: {what}").into(),
+            Self::Expired => "session expired".into(),
+            Self::Silent => "connection silent".into(),
         }
     }
 }
@@ -327,7 +327,7 @@ impl<L: Load> Engine<L> {
                     if now.saturating_sub(link.last_heard) > timeout {
                         self.lose(index, &Loss::Silent);
                     } else if now.saturating_sub(link.last_sent) > timeout / 3 {
-                        self.links.to_write(index).ping(now);
+                        self.links.to_write(index).keep_alive(now);
                     }
                 }
                 Phase::Connecting | Phase::Handshaking => {
@@ -375,7 +375,8 @@ fn take_reply<L: Load>(link: &mut Link, load: &mut L, payload: &[u8], now: Nanos
         load.event(link, reply.zxid, &event, now);
         return Ok(());
     }
-    if reply.xid != Xid::PING {
+    let keep_alive = reply.xid == Xid::PING && link.in_flight.front().is_none_or(|due| due.xid != Xid::PING);
+    if !keep_alive {
         match link.in_flight.pop_front() {
             Some(request) if request.xid == reply.xid => load.reply(link, request, &reply, now),
             Some(request) => {

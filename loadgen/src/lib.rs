@@ -11,6 +11,7 @@ pub mod client;
 pub mod clock;
 pub mod command;
 pub mod engine;
+pub mod fan_out;
 pub mod hosts;
 pub mod keys;
 pub mod layout;

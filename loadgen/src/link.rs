@@ -145,16 +145,17 @@ impl Link {
     /// If the link is not ready.
     pub fn request(&mut self, now: Nanos, ask: Ask, body: impl FnOnce(&mut Vec<u8>)) {
         assert!(self.is_ready(), "requests need a session");
-        let xid = Xid(self.next_xid);
-        self.next_xid = if xid.0 == i32::MAX { 1 } else { xid.0 + 1 };
+        // The answer to a ping has its own number, whatever the request had (C20).
+        let xid = if ask.op == OpCode::Ping { Xid::PING } else { Xid(self.next_xid) };
+        self.next_xid = if self.next_xid == i32::MAX { 1 } else { self.next_xid + 1 };
         self.frame(xid, ask.op, body);
         let Ask { operation, key, note, intended, .. } = ask;
         self.in_flight.push_back(InFlight { operation, key, note, intended, sent: now, xid });
         self.last_sent = now;
     }
 
-    /// Appends a ping; its reply (xid -2) is not counted as in flight.
-    pub fn ping(&mut self, now: Nanos) {
+    /// Appends a keep-alive ping; its reply is not waited for.
+    pub fn keep_alive(&mut self, now: Nanos) {
         self.frame(Xid::PING, OpCode::Ping, |_| {});
         self.last_sent = now;
     }

@@ -113,6 +113,8 @@ struct Tally {
     deleted: u64,
     /// Whether its ephemeral node exists.
     ephemeral: bool,
+    /// Ephemeral nodes created so far; the number of the newest.
+    ephemerals: u64,
     /// When the session churn on this link was meant to begin.
     session_intended: Nanos,
     /// When the set was sent whose event this link waits for; 0 if for none.
@@ -238,7 +240,7 @@ impl Traffic {
                 self.shared.begin.store(now + 5 * MILLISECOND, Ordering::Release);
             }
         } else if now > CONNECT_PATIENCE {
-            let why = self.last_loss.as_ref().map_or("no answer", Loss::name);
+            let why = self.last_loss.as_ref().map_or("no answer".into(), Loss::name);
             self.shared.fail(format!(
                 "only {} of {} connections came up within a minute ({why}); is the server's maxClientCnxns large \
                  enough, and is it serving?",
@@ -463,7 +465,7 @@ impl Load for Traffic {
             return;
         }
         for request in &link.in_flight {
-            self.recorder.failure(request.operation, why.name(), request.intended, now);
+            self.recorder.failure(request.operation, &why.name(), request.intended, now);
             self.in_flight -= 1;
         }
         let requests: Vec<InFlight> = link.in_flight.iter().copied().collect();

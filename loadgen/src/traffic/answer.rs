@@ -156,7 +156,7 @@ impl Traffic {
     pub(super) fn session_lost(&mut self, link: &mut Link, why: &Loss, now: Nanos) {
         if link.in_flight.is_empty() {
             let intended = self.tallies[link.index].session_intended;
-            self.recorder.failure(Operation::Session, why.name(), intended, now);
+            self.recorder.failure(Operation::Session, &why.name(), intended, now);
             self.in_flight -= 1;
         }
         link.phase = Phase::Idle;

@@ -10,7 +10,7 @@ use crate::{
         Mode, Operation, put_create, put_delete, put_multi_end, put_multi_part, put_path, put_read, put_set,
     },
 };
-use zkfast_wire::OpCode;
+use zkfast_wire::{OpCode, Zxid};
 
 /// Bytes of a value that name the write it came from.
 const STAMP_BYTES: usize = 8;
@@ -24,10 +24,12 @@ pub fn put_created_path(root: &str, link: u64, number: u64, out: &mut Vec<u8>) {
     put_digits(number, 9, out);
 }
 
-fn put_ephemeral_path(root: &str, link: u64, out: &mut Vec<u8>) {
+fn put_ephemeral_path(root: &str, link: u64, number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(root.as_bytes());
     out.extend_from_slice(b"/ephemeral/e");
     put_digits(link, 5, out);
+    out.push(b'-');
+    put_digits(number, 9, out);
 }
 
 /// Appends the path of the node that connection `link` alone watches.
@@ -105,10 +107,13 @@ impl Traffic {
             }
             Operation::Multi => self.multi(link, intended, now),
             Operation::Ephemeral => {
-                let exists = self.tallies[link.index].ephemeral;
-                self.tallies[link.index].ephemeral = !exists;
-                let (root, connection) = (&self.plan.root, link.number);
-                let path = |out: &mut Vec<u8>| put_ephemeral_path(root, connection, out);
+                let tally = &mut self.tallies[link.index];
+                let exists = tally.ephemeral;
+                tally.ephemeral = !exists;
+                // A new name each time: after a lost connection nobody knows whether the old node is still there.
+                tally.ephemerals += u64::from(!exists);
+                let (root, connection, number) = (&self.plan.root, link.number, tally.ephemerals);
+                let path = |out: &mut Vec<u8>| put_ephemeral_path(root, connection, number, out);
                 if exists {
                     link.request(now, ask(OpCode::Delete, 1, 0), |out| put_delete(out, path));
                 } else {
@@ -121,6 +126,8 @@ impl Traffic {
                 let tally = &mut self.tallies[link.index];
                 tally.watching = true;
                 tally.watch_set = 0;
+                // Until the answer says at which zxid the watch was left, nothing can be newer than it.
+                tally.watch_zxid = Zxid(i64::MAX);
                 let (root, connection) = (&self.plan.root, link.number);
                 link.request(now, ask(OpCode::GetData, 0, 0), |out| {
                     put_read(out, |out| put_watched_path(root, connection, out), true);

@@ -1,0 +1,216 @@
+//! Many sessions watch one node; one of them sets it; each reads it again, which leaves the next watch.
+//!
+//! Measured per round: from the set to each event, to the last event, and to the last session that holds the new data.
+
+use crate::{
+    clock::{MILLISECOND, Nanos, SECOND},
+    engine::{Links, Load, Loss, Turn},
+    link::{Ask, InFlight, Link, Phase},
+    operation::{Operation, put_read, put_set},
+    record::histogram,
+    reply::Reply,
+};
+use hdrhistogram::Histogram;
+use zkfast_wire::{OpCode, Zxid, watch::WatcherEvent};
+
+/// How long connecting, one round, or leaving may take.
+const PATIENCE: Nanos = 120 * SECOND;
+
+/// One round's times from the send of the set, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// Until the last event arrived.
+    pub last_event: Nanos,
+    /// Until the last session had read the new data.
+    pub last_data: Nanos,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Connecting,
+    /// Sessions read the node and leave their watches.
+    Arming,
+    /// The set is sent; events and reads come in.
+    Waiting {
+        set_at: Nanos,
+    },
+    Leaving,
+}
+
+/// The fan-out of one node to every link.
+pub struct FanOut {
+    path: String,
+    value: Vec<u8>,
+    rounds_wanted: usize,
+    stage: Stage,
+    ready: usize,
+    armed: usize,
+    events: usize,
+    last_event: Nanos,
+    deadline: Nanos,
+    to_arm: Vec<usize>,
+    on_connected: Option<Box<dyn FnOnce() + Send>>,
+    /// From the set to each event.
+    pub event_times: Histogram<u64>,
+    /// One entry a round; the first rounds are a warm-up as well as any other.
+    pub rounds: Vec<Round>,
+    /// Why it ended early.
+    pub failure: Option<String>,
+}
+
+impl FanOut {
+    /// `rounds` sets of `path`; `on_connected` is called when all sessions are up and before the first watch.
+    pub fn new(
+        path: String,
+        value_bytes: usize,
+        rounds: usize,
+        on_connected: Box<dyn FnOnce() + Send>,
+    ) -> Self {
+        Self {
+            path,
+            value: vec![b'.'; value_bytes],
+            rounds_wanted: rounds,
+            stage: Stage::Connecting,
+            ready: 0,
+            armed: 0,
+            events: 0,
+            last_event: 0,
+            deadline: PATIENCE,
+            to_arm: Vec::new(),
+            on_connected: Some(on_connected),
+            event_times: histogram(),
+            rounds: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn arm(&self, link: &mut Link, now: Nanos) {
+        let ask = Ask { op: OpCode::GetData, operation: Operation::Watch, key: 0, note: 0, intended: now };
+        link.request(now, ask, |out| put_read(out, |out| out.extend_from_slice(self.path.as_bytes()), true));
+    }
+
+    fn set(&mut self, link: &mut Link, now: Nanos) {
+        let ask = Ask { op: OpCode::SetData, operation: Operation::Set, key: 0, note: 0, intended: now };
+        link.request(now, ask, |out| {
+            put_set(out, |out| out.extend_from_slice(self.path.as_bytes()), &self.value)
+        });
+        self.stage = Stage::Waiting { set_at: now };
+        (self.armed, self.events) = (0, 0);
+    }
+
+    fn leave(&mut self, links: &mut Links, now: Nanos) -> Turn {
+        self.stage = Stage::Leaving;
+        self.deadline = now + 10 * SECOND;
+        for index in 0..links.all.len() {
+            if links.all[index].is_ready() {
+                let ask = Ask {
+                    op: OpCode::CloseSession,
+                    operation: Operation::Session,
+                    key: 0,
+                    note: 0,
+                    intended: now,
+                };
+                links.to_write(index).request(now, ask, |_| {});
+            } else {
+                links.all[index].phase = Phase::Idle;
+            }
+        }
+        Turn::Until(now)
+    }
+}
+
+impl Load for FanOut {
+    fn turn(&mut self, links: &mut Links, now: Nanos) -> Turn {
+        let all = links.all.len();
+        if now > self.deadline && self.stage != Stage::Leaving {
+            self.failure.get_or_insert_with(|| {
+                format!(
+                    "gave up: {} of {all} connected, {} watching, {} events",
+                    self.ready, self.armed, self.events
+                )
+            });
+        }
+        if self.failure.is_some() && self.stage != Stage::Leaving {
+            return self.leave(links, now);
+        }
+        match self.stage {
+            Stage::Connecting => {
+                for index in 0..all {
+                    if links.all[index].phase == Phase::Idle {
+                        links.connect(index);
+                    }
+                }
+                if self.ready == all {
+                    if let Some(on_connected) = self.on_connected.take() {
+                        on_connected();
+                    }
+                    for index in 0..all {
+                        self.arm(links.to_write(index), now);
+                    }
+                    self.stage = Stage::Arming;
+                    self.deadline = now + PATIENCE;
+                }
+            }
+            Stage::Arming if self.armed == all => {
+                self.deadline = now + PATIENCE;
+                self.set(links.to_write(0), now);
+            }
+            Stage::Arming => {}
+            Stage::Waiting { set_at } => {
+                while let Some(index) = self.to_arm.pop() {
+                    self.arm(links.to_write(index), now);
+                }
+                if self.events == all && self.armed == all {
+                    self.rounds.push(Round { last_event: self.last_event, last_data: now - set_at });
+                    if self.rounds.len() == self.rounds_wanted {
+                        return self.leave(links, now);
+                    }
+                    self.deadline = now + PATIENCE;
+                    self.set(links.to_write(0), now);
+                }
+            }
+            Stage::Leaving => {
+                if now > self.deadline || links.all.iter().all(|link| !link.is_ready()) {
+                    return Turn::Done;
+                }
+            }
+        }
+        Turn::Until(now + 10 * MILLISECOND)
+    }
+
+    fn ready(&mut self, _link: &mut Link, _now: Nanos) {
+        self.ready += 1;
+    }
+
+    fn reply(&mut self, link: &mut Link, request: InFlight, reply: &Reply<'_>, _now: Nanos) {
+        match request.operation {
+            Operation::Session => link.phase = Phase::Idle,
+            _ if !reply.code.is_ok() => {
+                self.failure.get_or_insert(format!(
+                    "{} was refused: {}",
+                    request.operation.name(),
+                    reply.code
+                ));
+            }
+            Operation::Watch => self.armed += 1,
+            _ => {}
+        }
+    }
+
+    fn event(&mut self, link: &mut Link, _zxid: Zxid, _event: &WatcherEvent<'_>, now: Nanos) {
+        if let Stage::Waiting { set_at } = self.stage {
+            self.events += 1;
+            self.last_event = now - set_at;
+            self.event_times.saturating_record((now - set_at).max(1));
+            self.to_arm.push(link.index);
+        }
+    }
+
+    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, _now: Nanos) {
+        if self.stage == Stage::Leaving {
+            link.phase = Phase::Idle;
+        } else if was_ready {
+            self.failure.get_or_insert(format!("a session was lost: {}", why.name()));
+        }
+    }
+}
