@@ -242,7 +242,9 @@ impl<F: Flusher> TxnLog<F> {
     ///
     /// A record larger than the window is taken when nothing else is pending.
     pub fn room(&self, transaction_bytes: usize) -> bool {
-        self.filling.fits(transaction_bytes) || self.pending.records == 0
+        // Nothing joins an oversized record: recovery relies on every longer write being a single record.
+        let is_standard = self.filling.memory().len() == self.half_bytes;
+        self.pending.records == 0 || (is_standard && self.filling.fits(transaction_bytes))
     }
 
     /// Whether the disk had no room for the next segment: refuse writes, go on with reads. The segment in use still

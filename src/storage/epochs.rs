@@ -1,0 +1,184 @@
+//! `currentEpoch` and `acceptedEpoch` (row Q71; ZooKeeper's `QuorumPeer`).
+//!
+//! ASCII decimal in `dataDir/version-2`. Written to a `.tmp` file, synced, renamed, and the directory synced: after a
+//! crash there is the old number or the new one (ZOOKEEPER-1653, 2307: half-written epochs kept servers from
+//! starting). Called from a helper; it blocks.
+
+use super::data_dirs::sync_names;
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+use zkfast_wire::{Epoch, Zxid};
+
+/// Which of the two numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EpochFile {
+    /// Epoch whose history this server has taken over (persisted before it acknowledges NEWLEADER).
+    Current,
+    /// Highest epoch that this server promised to a leader.
+    Accepted,
+}
+
+impl EpochFile {
+    /// Its name in `version-2`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Current => "currentEpoch",
+            Self::Accepted => "acceptedEpoch",
+        }
+    }
+}
+
+/// Why the epochs are unusable.
+#[derive(Debug, thiserror::Error)]
+pub enum EpochError {
+    /// Not a decimal number.
+    #[error("{} does not hold an epoch but {found:?}: write the epoch of the newest zxid into it, or remove the server's version-2 directory and let it copy the state of the others", path.display())]
+    NotANumber {
+        /// The file.
+        path: PathBuf,
+        /// Its first line, cut to 64 characters.
+        found: String,
+    },
+    /// The three numbers contradict one another.
+    #[error(
+        "currentEpoch {current:?} contradicts acceptedEpoch {accepted:?} or the last zxid {last}: it must not be above the one or below the epoch of the other"
+    )]
+    Contradiction {
+        /// currentEpoch.
+        current: Epoch,
+        /// acceptedEpoch.
+        accepted: Epoch,
+        /// Last zxid on the disk.
+        last: Zxid,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Both numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Epochs {
+    /// currentEpoch.
+    pub current: Epoch,
+    /// acceptedEpoch.
+    pub accepted: Epoch,
+}
+
+/// Reads one number; `None` if there is no such file.
+///
+/// # Errors
+/// [`EpochError::NotANumber`], [`EpochError::Io`].
+pub fn read(directory: &Path, file: EpochFile) -> Result<Option<Epoch>, EpochError> {
+    let path = directory.join(file.name());
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(EpochError::Io { action: "read", path, source }),
+    };
+    let line = text.lines().next().unwrap_or_default();
+    match line.trim().parse() {
+        Ok(number) => Ok(Some(Epoch(number))),
+        Err(_) => Err(EpochError::NotANumber { path, found: line.chars().take(64).collect() }),
+    }
+}
+
+/// Writes one number; durable on return.
+///
+/// # Errors
+/// [`EpochError::Io`]: the old number is still there.
+pub fn write(directory: &Path, file: EpochFile, epoch: Epoch) -> Result<(), EpochError> {
+    let path = directory.join(file.name());
+    let temporary = directory.join(format!("{}.tmp", file.name()));
+    let io_error = |action| {
+        let path = path.clone();
+        move |source| EpochError::Io { action, path, source }
+    };
+    let mut out = File::create(&temporary).map_err(io_error("write"))?;
+    out.write_all(epoch.0.to_string().as_bytes()).map_err(io_error("write"))?;
+    out.sync_all().map_err(io_error("sync"))?;
+    fs::rename(&temporary, &path).map_err(io_error("rename"))?;
+    sync_names(directory).map_err(io_error("sync the directory of"))
+}
+
+/// Reads both numbers and holds them against the last zxid on the disk.
+///
+/// A missing file counts as the epoch of that zxid (and acceptedEpoch at least as currentEpoch). Where currentEpoch is
+/// behind the log and a `currentEpoch.tmp` says that the crash came between the two (ZOOKEEPER-1653), it is raised.
+///
+/// # Errors
+/// [`EpochError`].
+pub fn load(directory: &Path, last: Zxid) -> Result<Epochs, EpochError> {
+    let current = read(directory, EpochFile::Current)?.unwrap_or(last.epoch());
+    let accepted = read(directory, EpochFile::Accepted)?.unwrap_or(current);
+    let mut epochs = Epochs { current, accepted };
+    if last.epoch() > epochs.current && directory.join("currentEpoch.tmp").exists() {
+        epochs.current = last.epoch();
+        write(directory, EpochFile::Current, epochs.current)?;
+        epochs.accepted = epochs.accepted.max(epochs.current);
+        write(directory, EpochFile::Accepted, epochs.accepted)?;
+    }
+    if last.epoch() > epochs.current || epochs.accepted < epochs.current {
+        return Err(EpochError::Contradiction { current: epochs.current, accepted: epochs.accepted, last });
+    }
+    Ok(epochs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_are_plain_decimal_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert_eq!(read(path, EpochFile::Current).unwrap(), None);
+        write(path, EpochFile::Current, Epoch(12)).unwrap();
+        write(path, EpochFile::Accepted, Epoch(13)).unwrap();
+        assert_eq!(fs::read(path.join("currentEpoch")).unwrap(), b"12");
+        assert_eq!(
+            load(path, Zxid::new(Epoch(12), 5)).unwrap(),
+            Epochs { current: Epoch(12), accepted: Epoch(13) }
+        );
+        fs::write(path.join("currentEpoch"), b"7\nand a second line").unwrap();
+        assert_eq!(read(path, EpochFile::Current).unwrap(), Some(Epoch(7)));
+        fs::write(path.join("currentEpoch"), b"").unwrap();
+        assert!(matches!(read(path, EpochFile::Current), Err(EpochError::NotANumber { .. })));
+    }
+
+    /// ZOOKEEPER-2307: accepted below current, or a log ahead of both, must not be started on.
+    #[test]
+    fn contradictions_are_refused() {
+        for (current, accepted, log, tmp, fine) in [
+            (Some(3), Some(3), 3, false, true),
+            (Some(3), Some(5), 2, false, true),
+            (Some(3), None, 3, false, true),
+            (None, None, 4, false, true),
+            (Some(3), Some(2), 3, false, false),
+            (Some(3), Some(3), 4, false, false),
+            (Some(3), Some(3), 4, true, true),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            for (file, epoch) in [(EpochFile::Current, current), (EpochFile::Accepted, accepted)] {
+                if let Some(epoch) = epoch {
+                    write(directory.path(), file, Epoch(epoch)).unwrap();
+                }
+            }
+            if tmp {
+                fs::write(directory.path().join("currentEpoch.tmp"), b"4").unwrap();
+            }
+            let found = load(directory.path(), Zxid::new(Epoch(log), 1));
+            assert_eq!(found.is_ok(), fine, "{current:?} {accepted:?} {log}: {found:?}");
+        }
+    }
+}
