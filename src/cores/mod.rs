@@ -2,4 +2,5 @@
 
 pub mod clock;
 pub mod lanes;
+pub mod messages;
 pub mod placement;

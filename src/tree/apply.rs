@@ -29,7 +29,7 @@ pub struct Applied {
     /// What the client that asked is told.
     pub answer: Answer,
     /// What watches may fire, in the order in which they fire (W15, T35).
-    pub changes: SmallVec<[Change; 1]>,
+    pub changes: Changes,
 }
 
 /// The reply that a transaction leads to.
@@ -140,7 +140,8 @@ impl Context<'_> {
     }
 }
 
-type Changes = SmallVec<[Change; 1]>;
+/// What one transaction changed, in the order in which watches fire; most change one node.
+pub type Changes = SmallVec<[Change; 1]>;
 
 impl Tree {
     /// Applies one record: a `TxnHeader` and its body, as [`prepare`](Tree::prepare) wrote it here or on another server.

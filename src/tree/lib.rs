@@ -27,7 +27,7 @@ mod watch;
 #[allow(unsafe_code)]
 mod znodes;
 
-pub use apply::{Answer, Applied, ApplyError, Change, ChangeKind, MultiAnswer};
+pub use apply::{Answer, Applied, ApplyError, Change, ChangeKind, Changes, MultiAnswer};
 pub use image::{ImageError, ImageWriter};
 pub use prepare::{Ask, Prepared};
 pub use read::Reader;
@@ -197,11 +197,11 @@ impl Tree {
 
     /// Cores that may have a watch on something that changed: OR of their bits (section 4 of the architecture). To be
     /// called after the batch was pushed to every lane.
-    pub fn interested_cores(&self, applied: &Applied) -> u64 {
+    pub fn interested_cores(&self, changes: &[Change]) -> u64 {
         self.interest.fence();
         let mut cores = 0;
         let any_recursive = self.interest.any_recursive();
-        for change in &applied.changes {
+        for change in changes {
             let hash = self.znodes.key(&change.path).hash;
             cores |= self.interest.cores(hash);
             if change.kind != ChangeKind::DataChanged

@@ -23,6 +23,8 @@ macro_rules! codes {
 codes! {
     /// Success.
     OK = 0, "OK";
+    /// Something that the client cannot help: the log's disk is full.
+    SYSTEM_ERROR = -1, "SYSTEMERROR";
     /// An operation after the failing one of a multi.
     RUNTIME_INCONSISTENCY = -2, "RUNTIMEINCONSISTENCY";
     /// The body cannot be parsed.
