@@ -4,5 +4,6 @@
 pub mod command;
 pub mod config;
 pub mod cores;
+pub mod edge;
 pub mod status;
 pub mod storage;

@@ -25,6 +25,25 @@ pub const SUBMITS_PER_TURN: usize = 1024;
 /// hundreds, Kafka's controller thousands. Full: its socket is not read until an answer leaves.
 pub const OUTSTANDING_PER_CONNECTION: usize = 4096;
 
+/// Requests of all connections of one client core that are in the server at once, if `globalOutstandingLimit` does not
+/// say otherwise: 256 connections with 64 in flight each. Full: only connections that wait for nothing are read.
+pub const OUTSTANDING_PER_CORE: usize = 16_384;
+
+/// Bytes of request bodies that one client core holds at once, so that a few clients with packets of a megabyte cannot
+/// fill the memory before the log has taken them. Full: as above.
+pub const OUTSTANDING_BYTES_PER_CORE: usize = 64 << 20;
+
+/// Bytes of the first packet of a connection. A ConnectRequest has 45; what is longer is no ZooKeeper client, and may
+/// not make the server hold a megabyte for each connection that has no session.
+pub const HANDSHAKE_BYTES_MAX: usize = 1024;
+
+/// Sessions in one submission of touches (row S5).
+pub const TOUCHES_PER_SUBMISSION: usize = 1024;
+
+/// How often in a tick a client core reports which sessions it heard of and looks for connections without a session: a
+/// quarter of a tick late is within what the rounding of row S4 forgives.
+pub const SWEEPS_PER_TICK: u32 = 4;
+
 /// Bytes of answers and events that one connection may leave unread before its socket is not read any more.
 pub const OUT_BUFFER_BYTES_PAUSE: usize = 1 << 20;
 

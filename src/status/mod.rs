@@ -8,6 +8,7 @@ pub mod calendar;
 pub mod counters;
 pub mod environment;
 pub mod four_letter;
+pub mod gather;
 pub mod histogram;
 pub mod metrics;
 pub mod picture;

@@ -1,0 +1,133 @@
+//! The client cores: sockets, sessions' queues, reads and watches.
+//!
+//! [`core::Core`] is the state of one client core; it knows no socket, so tests drive it with bytes and a pipeline of
+//! their own. [`socket`] moves the bytes between it and glommio's streams; `accept` lets connections in. Nothing
+//! here is shared with another core but the lanes, the counters and [`EdgeShared`].
+//!
+//! A turn of the executor: each socket that has something is read once, after the lane from the pipeline was drained;
+//! then, behind all of them, the turn's end: requests that waited for room go on, the pipeline is woken, every
+//! connection with answers or events is written to once, and the view is published.
+//!
+//! Absent on purpose: locks on the request path, timers per connection, and any knowledge of how an order is reached.
+
+mod accept;
+mod auth;
+pub mod census;
+mod connection;
+pub mod core;
+mod deliver;
+mod dispatch;
+mod handshake;
+mod outstanding;
+mod reads;
+pub mod socket;
+mod throttle;
+pub mod watches;
+mod words;
+
+#[cfg(test)]
+mod order_tests;
+
+pub use census::EdgeShared;
+pub use socket::run;
+
+use crate::{
+    config::{Whitelist, ZooCfg, limits},
+    cores::{
+        clock::Clock,
+        lanes::{BellEnd, LaneReceiver, LaneSender},
+        messages::{Delivery, Submission},
+    },
+    status::CoreCounters,
+};
+use std::{net::TcpListener, sync::Arc, time::Duration};
+use zkfast_tree::Reader;
+
+/// Everything that a client core is made of.
+pub struct EdgeCore {
+    /// Its index, from 0.
+    pub index: u16,
+    /// What all client cores know.
+    pub options: Arc<EdgeOptions>,
+    /// Its own listener on the client port (SO_REUSEPORT).
+    pub listener: TcpListener,
+    /// Its view of the tree.
+    pub reader: Reader,
+    /// To the pipeline.
+    pub submissions: LaneSender<Submission>,
+    /// From the pipeline.
+    pub deliveries: LaneReceiver<Delivery>,
+    /// What the pipeline rings when this core sleeps.
+    pub bell: BellEnd,
+    /// Its figures.
+    pub counters: Arc<CoreCounters>,
+    /// What the client cores share.
+    pub shared: Arc<EdgeShared>,
+}
+
+/// What a client core needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct EdgeOptions {
+    /// Number of client cores.
+    pub client_cores: usize,
+    /// The server's monotonic clock.
+    pub clock: Clock,
+    /// How long to look for news before sleeping; zero unless the core is the server's own.
+    pub spin: Duration,
+    /// Length of a tick, milliseconds.
+    pub tick_ms: u32,
+    /// `jute.maxbuffer`, bytes (R1).
+    pub frame_bytes_limit: usize,
+    /// Shortest session timeout, milliseconds (C5).
+    pub session_timeout_ms_min: i32,
+    /// Longest session timeout, milliseconds.
+    pub session_timeout_ms_max: i32,
+    /// `maxClientCnxns`: connections of one address, 0 for any number (R3).
+    pub connections_per_host_limit: u32,
+    /// `maxCnxns`: connections in all, 0 for any number (R4).
+    pub connections_limit: u32,
+    /// How long a connection may be without a session, milliseconds (S14).
+    pub sessionless_timeout_ms: u64,
+    /// Unanswered requests that one core holds (O40).
+    pub outstanding_limit: usize,
+    /// Which four-letter words are answered.
+    pub whitelist: Whitelist,
+    /// `skipACL=yes` (A17).
+    pub skip_acl: bool,
+    /// Whether scheme `digest` exists (A2).
+    pub digest_enabled: bool,
+    /// `user:digest` of the one who may do everything (A6).
+    pub super_digest: Option<String>,
+    /// Schemes one of which a client must have proved before anything else; empty for none (A18).
+    pub enforced_schemes: Vec<String>,
+}
+
+impl EdgeOptions {
+    /// From the configuration.
+    pub fn new(cfg: &ZooCfg, client_cores: usize, clock: Clock, spin: Duration) -> Self {
+        /// Apache's default of `globalOutstandingLimit`: who has not chosen another one gets ours.
+        const APACHE_OUTSTANDING_DEFAULT: u32 = 1000;
+        let ms = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+        Self {
+            client_cores,
+            clock,
+            spin,
+            tick_ms: cfg.tick_ms,
+            frame_bytes_limit: cfg.frame_bytes_limit as usize,
+            session_timeout_ms_min: ms(cfg.session_timeout_ms_min),
+            session_timeout_ms_max: ms(cfg.session_timeout_ms_max),
+            connections_per_host_limit: cfg.connections_per_host_limit,
+            connections_limit: cfg.connections_limit,
+            sessionless_timeout_ms: cfg.sessionless_timeout_ms.into(),
+            outstanding_limit: match cfg.outstanding_limit {
+                APACHE_OUTSTANDING_DEFAULT => limits::OUTSTANDING_PER_CORE,
+                chosen => chosen as usize,
+            },
+            whitelist: cfg.whitelist.clone(),
+            skip_acl: cfg.skip_acl,
+            digest_enabled: true,
+            super_digest: cfg.super_digest.clone(),
+            enforced_schemes: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The requests of one connection that have not been answered, oldest first (rows C18, S18).
+//!
+//! A reply leaves only from the head. What stands behind an unanswered request waits, reads included, so a read sees
+//! what the write before it did. An answer that comes for a request behind the head (a write behind a `sync` that the
+//! pipeline still holds back) is kept here until its turn.
+
+use bytes::Bytes;
+use std::collections::VecDeque;
+use zkfast_tree::Answer;
+use zkfast_wire::{OpCode, Xid};
+
+/// A request that waits.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Its number.
+    pub xid: Xid,
+    /// When its frame was read, nanoseconds of the server's monotonic clock.
+    pub read_at_ns: u64,
+    /// Bytes of its body, for the bound on what one core holds.
+    pub body_bytes: u32,
+    /// For what it waits.
+    pub what: What,
+}
+
+/// For what a request waits.
+#[derive(Debug)]
+pub enum What {
+    /// The pipeline's answer to a write.
+    Write(OpCode),
+    /// The pipeline's word that everything proposed before is applied; the path goes into the reply.
+    Sync(Bytes),
+    /// The pipeline's list of ephemeral nodes.
+    Ephemerals,
+    /// Its turn: an operation that this core answers itself, with its body.
+    Local(OpCode, Bytes),
+    /// Its turn, to be refused, whereupon the connection closes (C25).
+    Refusal,
+    /// Its turn: the answer is here.
+    Answered(Outcome),
+}
+
+/// An answer of the pipeline that had to be kept.
+#[derive(Debug)]
+pub enum Outcome {
+    /// To a write.
+    Write(OpCode, Answer),
+    /// To a `sync`.
+    Synced(Bytes),
+    /// To a `getEphemerals`.
+    Ephemerals(std::sync::Arc<[Box<str>]>),
+}
+
+/// What the pipeline has answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// A write.
+    Write,
+    /// A `sync`.
+    Sync,
+    /// A `getEphemerals`.
+    Ephemerals,
+}
+
+impl What {
+    fn is(&self, asked: Asked) -> bool {
+        match self {
+            Self::Write(_) => asked == Asked::Write,
+            Self::Sync(_) => asked == Asked::Sync,
+            Self::Ephemerals => asked == Asked::Ephemerals,
+            Self::Local(..) | Self::Refusal | Self::Answered(_) => false,
+        }
+    }
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Outstanding {
+    queue: VecDeque<Waiting>,
+}
+
+impl Outstanding {
+    /// Capacity that an empty queue may keep: idle sessions shall be small.
+    const SLOTS_IDLE_MAX: usize = 4;
+
+    /// Adds the newest request.
+    pub fn push(&mut self, waiting: Waiting) {
+        self.queue.push_back(waiting);
+    }
+
+    /// Number of unanswered requests.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether every request has been answered.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The request that may be answered next.
+    pub fn head(&self) -> Option<&Waiting> {
+        self.queue.front()
+    }
+
+    /// Takes the head out, to answer it now.
+    pub fn pop(&mut self) -> Option<Waiting> {
+        self.queue.pop_front()
+    }
+
+    /// The place of the oldest request that waits for an answer such as `asked`, and whether it has this xid; the
+    /// pipeline answers the requests of a connection in the order in which it got them.
+    pub fn find(&self, asked: Asked, xid: Xid) -> Option<usize> {
+        let position = self.queue.iter().position(|waiting| waiting.what.is(asked))?;
+        assert_eq!(self.queue[position].xid, xid, "the pipeline answered out of order");
+        Some(position)
+    }
+
+    /// The request at `position`.
+    pub fn at(&mut self, position: usize) -> &mut Waiting {
+        &mut self.queue[position]
+    }
+
+    /// All that wait, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Waiting> {
+        self.queue.iter()
+    }
+
+    /// Gives memory back once nothing waits.
+    pub fn shrink(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > Self::SLOTS_IDLE_MAX {
+            self.queue = VecDeque::new();
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! How much a client core takes in (rows R5, R9): the way up to the pipeline with its bound, and the question whether
+//! one more request of a connection may be taken.
+//!
+//! Nothing is dropped and no queue grows without a bound: what cannot be taken stays in its socket. A connection whose
+//! frames are held back is asked again at the end of each turn.
+
+use super::{connection::Connection, core::Core};
+use crate::{
+    config::limits,
+    cores::{
+        lanes::LaneSender,
+        messages::{ConnectionId, Submission},
+    },
+};
+use std::collections::VecDeque;
+
+/// The lane to the pipeline, and what did not fit into it.
+#[derive(Debug)]
+pub struct Uplink {
+    lane: LaneSender<Submission>,
+    /// Not empty only while the lane is full; then no request is taken in, so this holds at most one request and
+    /// what the server itself must say of the connections that exist: bounded by their number.
+    backlog: VecDeque<Submission>,
+    must_ring: bool,
+}
+
+impl Uplink {
+    /// Around a lane.
+    pub fn new(lane: LaneSender<Submission>) -> Self {
+        Self { lane, backlog: VecDeque::new(), must_ring: false }
+    }
+
+    /// Sends, or keeps until there is room.
+    pub fn send(&mut self, submission: Submission) {
+        if !self.backlog.is_empty() {
+            return self.backlog.push_back(submission);
+        }
+        self.must_ring = true;
+        if let Err(submission) = self.lane.push(submission) {
+            self.backlog.push_back(submission);
+        }
+    }
+
+    /// Whether a request may be taken in.
+    pub fn has_room(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Sends what was kept, as far as there is room.
+    pub fn pump(&mut self) {
+        while let Some(submission) = self.backlog.pop_front() {
+            if let Err(submission) = self.lane.push(submission) {
+                return self.backlog.push_front(submission);
+            }
+            self.must_ring = true;
+        }
+    }
+
+    /// Wakes the pipeline if it sleeps and there is something new. Once a turn.
+    pub fn ring(&mut self) {
+        if std::mem::take(&mut self.must_ring) {
+            self.lane.ring();
+        }
+    }
+}
+
+/// What a core holds of requests that are not answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Requests.
+    pub requests: usize,
+    /// Bytes of their bodies.
+    pub bytes: usize,
+}
+
+impl Core {
+    /// Whether one more request of `connection` may be taken in now.
+    pub(super) fn may_take(&self, connection: &Connection) -> bool {
+        if !self.uplink.has_room() || connection.output.unsent().len() >= limits::OUT_BUFFER_BYTES_PAUSE {
+            return false;
+        }
+        // As with Apache's globalOutstandingLimit, a connection that waits for nothing may always ask (O40).
+        let own = connection.outstanding.len();
+        own == 0
+            || own < limits::OUTSTANDING_PER_CONNECTION
+                && self.load.requests < self.options.outstanding_limit
+                && self.load.bytes < limits::OUTSTANDING_BYTES_PER_CORE
+    }
+
+    /// Remembers that input of `connection` waits.
+    pub(super) fn hold(&mut self, connection: &mut Connection) {
+        if !connection.is_held {
+            connection.is_held = true;
+            self.held.push_back(connection.id);
+        }
+    }
+
+    /// Takes in what was held back, where there is room now. Each held connection is looked at once.
+    pub(super) fn release_held(&mut self) {
+        for _ in 0..self.held.len() {
+            let Some(id) = self.held.pop_front() else { return };
+            let Some(mut connection) = self.connections.borrow(id) else { continue };
+            connection.is_held = false;
+            self.go_on(&mut connection);
+            if !connection.is_held {
+                self.rearm.push(id);
+            }
+            self.put_back(connection);
+        }
+    }
+
+    /// Connections whose sockets may be read again.
+    pub fn take_rearmed(&mut self, out: &mut Vec<ConnectionId>) {
+        out.append(&mut self.rearm);
+    }
+}

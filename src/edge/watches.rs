@@ -1,0 +1,581 @@
+//! The watches of one client core's connections (rows W1-W15, W24).
+//!
+//! A record stands for one (connection, path) pair, whatever the number of modes in which that connection watches the
+//! path: so an event reaches a connection once by construction (W3, W12). Records live in one array and are chained
+//! by 32-bit index twice, with the other watchers of the path and with the other watches of the connection; two hash
+//! indexes find a path and a pair. That is some 70 bytes for a watch on a path that others watch too, and below 100
+//! with a path of its own of 24 bytes: a million of them stay below 100 MB.
+//!
+//! The table tells the tree which paths it cares about *before* the caller reads (see [`Interests`]), so that the
+//! pipeline wakes this core for a change that comes later, and this core sees every change that came before.
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+use zkfast_wire::{EventKind, watch::WatcherKind};
+
+/// Index that stands for "none" in chains.
+const NONE: u32 = u32::MAX;
+
+/// In which ways a connection watches a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Modes(u8);
+
+impl Modes {
+    /// One-shot, left by exists and getData.
+    pub const DATA: Self = Self(1);
+    /// One-shot, left by getChildren.
+    pub const CHILD: Self = Self(2);
+    /// addWatch mode 0: data and children of the path.
+    pub const PERSISTENT: Self = Self(4);
+    /// addWatch mode 1: data of the path and all its descendants.
+    pub const RECURSIVE: Self = Self(8);
+    /// What the `wch*` words list: all but the child watches (W25).
+    pub const DATA_TABLE: Self = Self(1 | 4 | 8);
+    const ALL: Self = Self(15);
+
+    const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether the two have a mode in common.
+    pub const fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The modes that removeWatches and checkWatches mean by `kind` (W24).
+    pub const fn of_kind(kind: WatcherKind) -> Self {
+        match kind {
+            WatcherKind::Children => Self::CHILD,
+            WatcherKind::Data => Self::DATA,
+            WatcherKind::Any => Self::ALL,
+            WatcherKind::Persistent => Self::PERSISTENT,
+            WatcherKind::PersistentRecursive => Self::RECURSIVE,
+        }
+    }
+}
+
+/// Whom the table tells which paths are watched.
+pub trait Interests {
+    /// The first watch on `path`; `recursive` if it concerns all descendants too.
+    fn watch(&mut self, path: &str, recursive: bool);
+    /// The last watch (or last recursive watch) on `path` is gone.
+    fn unwatch(&mut self, path: &str, recursive: bool);
+}
+
+#[derive(Clone, Debug)]
+struct Watch {
+    slot: u32,
+    path: u32,
+    next_of_path: u32,
+    previous_of_path: u32,
+    next_of_slot: u32,
+    previous_of_slot: u32,
+    modes: Modes,
+}
+
+#[derive(Debug)]
+struct WatchedPath {
+    path: Box<str>,
+    first: u32,
+    recursive_count: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Watcher {
+    first: u32,
+    count: u32,
+    notified_at: u32,
+}
+
+const NO_WATCHER: Watcher = Watcher { first: NONE, count: 0, notified_at: 0 };
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct WatchTable {
+    watches: Vec<Watch>,
+    free_watches: Vec<u32>,
+    paths: Vec<WatchedPath>,
+    free_paths: Vec<u32>,
+    /// By connection slot.
+    watchers: Vec<Watcher>,
+    by_path: HashTable<u32>,
+    by_pair: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    recursive_paths: usize,
+    /// Number of the event being fired, so that a connection is notified of it once.
+    event: u32,
+}
+
+impl WatchTable {
+    /// Adds `modes` of `slot` on `path`; adding what is there already changes nothing (W4).
+    pub fn add(&mut self, slot: u32, path: &str, modes: Modes, interests: &mut impl Interests) {
+        let path_index = match self.find_path(path) {
+            Some(index) => index,
+            None => {
+                interests.watch(path, false);
+                self.new_path(path)
+            }
+        };
+        let watch_index = match self.find_pair(slot, path_index) {
+            Some(index) => index,
+            None => self.new_watch(slot, path_index),
+        };
+        let before = self.watches[watch_index as usize].modes;
+        if modes.any(Modes::RECURSIVE) && !before.any(Modes::RECURSIVE) {
+            let entry = &mut self.paths[path_index as usize];
+            if entry.recursive_count == 0 {
+                interests.watch(path, true);
+                self.recursive_paths += 1;
+            }
+            entry.recursive_count += 1;
+        }
+        self.watches[watch_index as usize].modes = before.or(modes);
+    }
+
+    /// Removes `modes` of `slot` from `path`; whether there were any (else -121).
+    pub fn remove(&mut self, slot: u32, path: &str, modes: Modes, interests: &mut impl Interests) -> bool {
+        let Some(index) = self.find_path(path).and_then(|path| self.find_pair(slot, path)) else {
+            return false;
+        };
+        let had = self.watches[index as usize].modes.any(modes);
+        self.reduce(index, modes, interests);
+        had
+    }
+
+    /// Whether `slot` watches `path` in any of `modes`.
+    pub fn contains(&self, slot: u32, path: &str, modes: Modes) -> bool {
+        self.find_path(path)
+            .and_then(|path| self.find_pair(slot, path))
+            .is_some_and(|index| self.watches[index as usize].modes.any(modes))
+    }
+
+    /// Forgets all watches of a connection (W1).
+    pub fn remove_connection(&mut self, slot: u32, interests: &mut impl Interests) {
+        while let Some(watcher) = self.watchers.get(slot as usize)
+            && watcher.first != NONE
+        {
+            self.reduce(watcher.first, Modes::ALL, interests);
+        }
+    }
+
+    /// Appends to `notified` every connection that watches for `kind` on `path`, each once, and uses up the one-shot
+    /// watches that it finds.
+    pub fn fire(
+        &mut self,
+        path: &str,
+        kind: EventKind,
+        interests: &mut impl Interests,
+        notified: &mut Vec<u32>,
+    ) {
+        if self.by_path.is_empty() {
+            return;
+        }
+        self.begin_event();
+        let (concerned, consumed) = match kind {
+            EventKind::NodeCreated | EventKind::NodeDataChanged => {
+                (Modes::DATA.or(Modes::PERSISTENT).or(Modes::RECURSIVE), Modes::DATA)
+            }
+            EventKind::NodeDeleted => (Modes::ALL, Modes::DATA.or(Modes::CHILD)),
+            EventKind::NodeChildrenChanged => (Modes::CHILD.or(Modes::PERSISTENT), Modes::CHILD),
+        };
+        if let Some(index) = self.find_path(path) {
+            self.fire_path(index, concerned, consumed, interests, notified);
+        }
+        if self.recursive_paths > 0 && kind != EventKind::NodeChildrenChanged {
+            for ancestor in ancestors(path) {
+                if let Some(index) = self.find_path(ancestor)
+                    && self.paths[index as usize].recursive_count > 0
+                {
+                    self.fire_path(index, Modes::RECURSIVE, Modes(0), interests, notified);
+                }
+            }
+        }
+    }
+
+    fn fire_path(
+        &mut self,
+        path: u32,
+        concerned: Modes,
+        consumed: Modes,
+        interests: &mut impl Interests,
+        notified: &mut Vec<u32>,
+    ) {
+        let mut index = self.paths[path as usize].first;
+        while index != NONE {
+            let Watch { slot, modes, next_of_path, .. } = self.watches[index as usize];
+            if modes.any(concerned) {
+                let watcher = &mut self.watchers[slot as usize];
+                if watcher.notified_at != self.event {
+                    watcher.notified_at = self.event;
+                    notified.push(slot);
+                }
+                if modes.any(consumed) {
+                    self.reduce(index, consumed, interests);
+                }
+            }
+            index = next_of_path;
+        }
+    }
+
+    fn begin_event(&mut self) {
+        self.event = self.event.wrapping_add(1);
+        if self.event == 0 {
+            // After four billion events the stamps start anew.
+            self.watchers.iter_mut().for_each(|watcher| watcher.notified_at = 0);
+            self.event = 1;
+        }
+    }
+
+    /// Number of (connection, path) pairs.
+    pub fn len(&self) -> usize {
+        self.watches.len() - self.free_watches.len()
+    }
+
+    /// Whether nobody watches anything.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of paths that a connection watches.
+    pub fn count_of(&self, slot: u32) -> usize {
+        self.watchers.get(slot as usize).map_or(0, |watcher| watcher.count as usize)
+    }
+
+    /// What a connection watches.
+    pub fn of_connection(&self, slot: u32) -> impl Iterator<Item = (&str, Modes)> {
+        let mut index = self.watchers.get(slot as usize).map_or(NONE, |watcher| watcher.first);
+        std::iter::from_fn(move || {
+            let watch = self.watches.get(index as usize)?;
+            index = watch.next_of_slot;
+            Some((&*self.paths[watch.path as usize].path, watch.modes))
+        })
+    }
+
+    fn path_hash(&self, path: &str) -> u64 {
+        self.hasher.hash_one(path)
+    }
+
+    fn pair_hash(&self, slot: u32, path: u32) -> u64 {
+        self.hasher.hash_one(u64::from(slot) << 32 | u64::from(path))
+    }
+
+    fn find_path(&self, path: &str) -> Option<u32> {
+        self.by_path.find(self.path_hash(path), |index| &*self.paths[*index as usize].path == path).copied()
+    }
+
+    fn find_pair(&self, slot: u32, path: u32) -> Option<u32> {
+        let is_pair = |index: &u32| {
+            let watch = &self.watches[*index as usize];
+            watch.slot == slot && watch.path == path
+        };
+        self.by_pair.find(self.pair_hash(slot, path), is_pair).copied()
+    }
+
+    fn new_path(&mut self, path: &str) -> u32 {
+        let entry = WatchedPath { path: path.into(), first: NONE, recursive_count: 0 };
+        let index = place(&mut self.paths, &mut self.free_paths, entry);
+        let hash = self.path_hash(path);
+        let Self { by_path, paths, hasher, .. } = self;
+        by_path.insert_unique(hash, index, |index| hasher.hash_one(&*paths[*index as usize].path));
+        index
+    }
+
+    fn new_watch(&mut self, slot: u32, path: u32) -> u32 {
+        if self.watchers.len() <= slot as usize {
+            self.watchers.resize(slot as usize + 1, NO_WATCHER);
+        }
+        let next_of_path = self.paths[path as usize].first;
+        let next_of_slot = self.watchers[slot as usize].first;
+        let watch = Watch {
+            slot,
+            path,
+            next_of_path,
+            previous_of_path: NONE,
+            next_of_slot,
+            previous_of_slot: NONE,
+            modes: Modes(0),
+        };
+        let index = place(&mut self.watches, &mut self.free_watches, watch);
+        if next_of_path != NONE {
+            self.watches[next_of_path as usize].previous_of_path = index;
+        }
+        if next_of_slot != NONE {
+            self.watches[next_of_slot as usize].previous_of_slot = index;
+        }
+        self.paths[path as usize].first = index;
+        let watcher = &mut self.watchers[slot as usize];
+        watcher.first = index;
+        watcher.count += 1;
+        let hash = self.pair_hash(slot, path);
+        let Self { by_pair, watches, hasher, .. } = self;
+        by_pair.insert_unique(hash, index, |index| {
+            let watch = &watches[*index as usize];
+            hasher.hash_one(u64::from(watch.slot) << 32 | u64::from(watch.path))
+        });
+        index
+    }
+
+    /// Takes `modes` from a record, and the record and its path out of the table when nothing is left of them.
+    fn reduce(&mut self, index: u32, modes: Modes, interests: &mut impl Interests) {
+        let watch = &mut self.watches[index as usize];
+        let before = watch.modes;
+        watch.modes = before.without(modes);
+        let (path, is_gone) = (watch.path, watch.modes.is_empty());
+        if before.any(Modes::RECURSIVE) && modes.any(Modes::RECURSIVE) {
+            let entry = &mut self.paths[path as usize];
+            entry.recursive_count -= 1;
+            if entry.recursive_count == 0 {
+                self.recursive_paths -= 1;
+                interests.unwatch(&entry.path, true);
+            }
+        }
+        if is_gone {
+            self.drop_watch(index);
+            if self.paths[path as usize].first == NONE {
+                interests.unwatch(&self.paths[path as usize].path, false);
+                self.drop_path(path);
+            }
+        }
+    }
+
+    fn drop_watch(&mut self, index: u32) {
+        let watch = self.watches[index as usize].clone();
+        let hash = self.pair_hash(watch.slot, watch.path);
+        self.by_pair.find_entry(hash, |found| *found == index).expect("each record is indexed").remove();
+        match watch.previous_of_path {
+            NONE => self.paths[watch.path as usize].first = watch.next_of_path,
+            previous => self.watches[previous as usize].next_of_path = watch.next_of_path,
+        }
+        if watch.next_of_path != NONE {
+            self.watches[watch.next_of_path as usize].previous_of_path = watch.previous_of_path;
+        }
+        let watcher = &mut self.watchers[watch.slot as usize];
+        watcher.count -= 1;
+        match watch.previous_of_slot {
+            NONE => watcher.first = watch.next_of_slot,
+            previous => self.watches[previous as usize].next_of_slot = watch.next_of_slot,
+        }
+        if watch.next_of_slot != NONE {
+            self.watches[watch.next_of_slot as usize].previous_of_slot = watch.previous_of_slot;
+        }
+        self.free_watches.push(index);
+    }
+
+    fn drop_path(&mut self, index: u32) {
+        let path = std::mem::take(&mut self.paths[index as usize].path);
+        let hash = self.path_hash(&path);
+        self.by_path.find_entry(hash, |found| *found == index).expect("each path is indexed").remove();
+        self.free_paths.push(index);
+    }
+}
+
+/// The ancestors of `path`, nearest first, itself not among them.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let mut rest = path;
+    std::iter::from_fn(move || {
+        if rest.len() <= 1 {
+            return None;
+        }
+        let end = rest.rfind('/')?;
+        rest = if end == 0 { "/" } else { &rest[..end] };
+        Some(rest)
+    })
+}
+
+/// Puts a value into a freed place or a new one. Grows by a quarter: at a million watches a doubled array would be
+/// the largest part of the table.
+fn place<T>(array: &mut Vec<T>, free: &mut Vec<u32>, value: T) -> u32 {
+    match free.pop() {
+        Some(index) => {
+            array[index as usize] = value;
+            index
+        }
+        None => {
+            if array.len() == array.capacity() {
+                array.reserve_exact(array.len() / 4 + 16);
+            }
+            let index = u32::try_from(array.len()).ok().filter(|index| *index != NONE);
+            array.push(value);
+            index.expect("a core has fewer than 2^32 - 1 watches")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// What the tree was told.
+    #[derive(Default)]
+    struct Told(BTreeSet<(String, bool)>);
+
+    impl Interests for Told {
+        fn watch(&mut self, path: &str, recursive: bool) {
+            assert!(self.0.insert((path.into(), recursive)), "{path} was told twice");
+        }
+        fn unwatch(&mut self, path: &str, recursive: bool) {
+            assert!(self.0.remove(&(path.into(), recursive)), "{path} was never told");
+        }
+    }
+
+    fn fired(table: &mut WatchTable, told: &mut Told, path: &str, kind: EventKind) -> Vec<u32> {
+        let mut notified = Vec::new();
+        table.fire(path, kind, told, &mut notified);
+        notified.sort_unstable();
+        notified
+    }
+
+    /// The trigger table W11-W13, one row a line.
+    #[test]
+    fn each_event_reaches_the_modes_that_it_concerns() {
+        use EventKind::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
+        for (kind, data, child, persistent, recursive) in [
+            (NodeCreated, true, false, true, true),
+            (NodeDeleted, true, true, true, true),
+            (NodeDataChanged, true, false, true, true),
+            (NodeChildrenChanged, false, true, true, false),
+        ] {
+            let (mut table, mut told) = (WatchTable::default(), Told::default());
+            table.add(1, "/a", Modes::DATA, &mut told);
+            table.add(2, "/a", Modes::CHILD, &mut told);
+            table.add(3, "/a", Modes::PERSISTENT, &mut told);
+            table.add(4, "/a", Modes::RECURSIVE, &mut told);
+            let expected: Vec<u32> = [(1, data), (2, child), (3, persistent), (4, recursive)]
+                .iter()
+                .filter_map(|(slot, reached)| reached.then_some(*slot))
+                .collect();
+            assert_eq!(fired(&mut table, &mut told, "/a", kind), expected, "{kind:?}");
+            // One-shot watches are used up, the others stay.
+            let still: Vec<u32> = expected.into_iter().filter(|slot| *slot >= 3).collect();
+            assert_eq!(fired(&mut table, &mut told, "/a", kind), still, "{kind:?} again");
+        }
+    }
+
+    /// G10, W3: a connection that watches a path in several ways hears of it once.
+    #[test]
+    fn a_connection_hears_of_an_event_once() {
+        let (mut table, mut told) = (WatchTable::default(), Told::default());
+        for (path, modes) in [
+            ("/a/b", Modes::DATA),
+            ("/a/b", Modes::CHILD),
+            ("/a/b", Modes::PERSISTENT),
+            ("/a", Modes::RECURSIVE),
+            ("/", Modes::RECURSIVE),
+        ] {
+            table.add(7, path, modes, &mut told);
+        }
+        assert_eq!(fired(&mut table, &mut told, "/a/b", EventKind::NodeDeleted), [7]);
+        assert!(!table.contains(7, "/a/b", Modes::DATA.or(Modes::CHILD)));
+        assert!(table.contains(7, "/a/b", Modes::PERSISTENT));
+        assert_eq!(fired(&mut table, &mut told, "/a/x/y", EventKind::NodeCreated), [7]);
+        assert_eq!(fired(&mut table, &mut told, "/elsewhere", EventKind::NodeCreated), [7]);
+        assert_eq!(fired(&mut table, &mut told, "/a", EventKind::NodeChildrenChanged), [0; 0]);
+        table.remove_connection(7, &mut told);
+        assert!(table.is_empty());
+        assert!(told.0.is_empty());
+        assert_eq!(fired(&mut table, &mut told, "/a/b", EventKind::NodeDeleted), [0; 0]);
+    }
+
+    #[test]
+    fn ancestors_end_at_the_root() {
+        assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
+        assert_eq!(ancestors("/a").collect::<Vec<_>>(), ["/"]);
+        assert_eq!(ancestors("/").count(), 0);
+        assert_eq!(ancestors("").count(), 0);
+        assert_eq!(ancestors("no slash").count(), 0);
+    }
+
+    #[test]
+    fn remove_watches_takes_what_its_kind_says() {
+        let (mut table, mut told) = (WatchTable::default(), Told::default());
+        let all = Modes::ALL;
+        for (kind, left) in [
+            (WatcherKind::Children, all.without(Modes::CHILD)),
+            (WatcherKind::Data, all.without(Modes::DATA)),
+            (WatcherKind::Persistent, all.without(Modes::PERSISTENT)),
+            (WatcherKind::PersistentRecursive, all.without(Modes::RECURSIVE)),
+            (WatcherKind::Any, Modes(0)),
+        ] {
+            table.add(1, "/a", all, &mut told);
+            assert!(table.remove(1, "/a", Modes::of_kind(kind), &mut told));
+            assert!(!table.remove(1, "/a", Modes::of_kind(kind), &mut told), "{kind:?} twice");
+            assert_eq!(table.of_connection(1).next().map_or(Modes(0), |(_, modes)| modes), left, "{kind:?}");
+        }
+        assert!(told.0.is_empty());
+    }
+
+    /// Danger: an index or a chain goes wrong after many additions and removals. The naive table beside it is a map of
+    /// (path, connection) to modes.
+    #[test]
+    fn it_agrees_with_a_naive_table() {
+        let (mut table, mut told) = (WatchTable::default(), Told::default());
+        let mut naive = BTreeMap::<(String, u32), u8>::new();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let paths = ["/", "/a", "/a/b", "/a/b/c", "/b", "/b/c"];
+        for _ in 0..50_000 {
+            let slot = draw(5) as u32;
+            let path = paths[draw(paths.len() as u64) as usize];
+            let modes = Modes(1 << draw(4));
+            match draw(8) {
+                0..3 => {
+                    table.add(slot, path, modes, &mut told);
+                    *naive.entry((path.into(), slot)).or_default() |= modes.0;
+                }
+                3 => {
+                    let had = table.remove(slot, path, modes, &mut told);
+                    let entry = naive.get_mut(&(path.to_owned(), slot));
+                    assert_eq!(had, entry.as_ref().is_some_and(|bits| **bits & modes.0 != 0));
+                    if let Some(bits) = entry {
+                        *bits &= !modes.0;
+                    }
+                }
+                4 if draw(10) == 0 => {
+                    table.remove_connection(slot, &mut told);
+                    naive.retain(|(_, watcher), _| *watcher != slot);
+                }
+                _ => {
+                    let kind = EventKind::from_i32(draw(4) as i32 + 1).unwrap();
+                    let (concerned, consumed) = match kind {
+                        EventKind::NodeCreated | EventKind::NodeDataChanged => (1 | 4 | 8, 1),
+                        EventKind::NodeDeleted => (15, 3),
+                        EventKind::NodeChildrenChanged => (2 | 4, 2),
+                    };
+                    let mut expected = BTreeSet::new();
+                    for ((watched, watcher), bits) in &mut naive {
+                        let below = path.starts_with(&format!("{}/", watched.trim_end_matches('/')));
+                        let recursive = below && *bits & 8 != 0 && kind != EventKind::NodeChildrenChanged;
+                        if watched == path && *bits & concerned != 0 || recursive {
+                            expected.insert(*watcher);
+                        }
+                        if watched == path {
+                            *bits &= !consumed;
+                        }
+                    }
+                    let found = fired(&mut table, &mut told, path, kind);
+                    assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{path} {kind:?}");
+                }
+            }
+            naive.retain(|_, bits| *bits != 0);
+            assert_eq!(table.len(), naive.len());
+        }
+        let watched: BTreeSet<_> = naive.keys().map(|(path, _)| (path.clone(), false)).collect();
+        let recursive =
+            naive.iter().filter(|(_, bits)| **bits & 8 != 0).map(|((path, _), _)| (path.clone(), true));
+        assert_eq!(told.0, watched.into_iter().chain(recursive).collect());
+    }
+}
