@@ -5,5 +5,6 @@ pub mod command;
 pub mod config;
 pub mod cores;
 pub mod edge;
+pub mod pipeline;
 pub mod status;
 pub mod storage;

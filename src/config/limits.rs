@@ -108,6 +108,21 @@ pub const FILES_RESERVED: u64 = 128;
 /// least.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
+/// Transactions proposed and not yet applied. Sixteen turns of the pipeline: far more than one flush can hold, and at
+/// 200 bytes each some 3 MB. Full: the lanes are not drained until a flush has ended.
+pub const PENDING_TRANSACTIONS: usize = 16 * SUBMITS_PER_TURN;
+
+/// Connections that the kernel may hold before they are accepted. Java's 50 loses connections in a reconnect storm; the
+/// kernel caps this at `net.core.somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// Memory that glommio sets aside for file buffers of an executor, bytes: nothing here does file I/O through it, so the
+/// least that it takes.
+pub const EXECUTOR_IO_BYTES: usize = 64 << 10;
+
+/// Submission entries of an executor's ring: a poll for each of the connections that are handled in one turn.
+pub const EXECUTOR_RING_ENTRIES: usize = 1024;
+
 const _: () = assert!(OUT_BUFFER_BYTES_PAUSE < OUT_BUFFER_BYTES_MAX);
 const _: () = assert!(FLUSH_BYTES_MAX * 2 <= LOG_WINDOW_BYTES);
 const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_DEFAULT && FRAME_BYTES_DEFAULT < FRAME_BYTES_MAX);

@@ -20,6 +20,15 @@ pub fn usable_cpus() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
+/// Binds the calling thread to one CPU. Where the system refuses, the thread stays where the scheduler puts it.
+pub fn pin_to(cpu: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        log::warn!("cannot bind a thread to CPU {cpu}: {error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,311 @@
+//! Puts a server together and runs it in the foreground until it is told to stop.
+//!
+//! Order of the start, so that each failure is met before anything is changed: lock the data directory, recover the
+//! tree, open the log behind it, bind the port, start the executors, say "serving".
+
+use super::{checks, options::ServeOptions, start_error::StartError};
+use crate::{
+    config::limits,
+    cores::{
+        clock::{self, Clock},
+        lanes::{BellEnd, doorbell, lane},
+        placement,
+    },
+    edge::{self, EdgeCore, EdgeOptions, EdgeShared},
+    pipeline::{CoreLanes, Pipeline, PipelineOptions, SnapshotPolicy, StopFlag},
+    status::Board,
+    storage::{
+        DataDirs, LogConfig, LogFailure, TxnLog,
+        lock::DirectoryLock,
+        recovery::{self, Recovered, RecoveryOptions},
+        snapshot::SnapshotOptions,
+    },
+};
+use glommio::{LocalExecutorBuilder, Placement};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use std::{
+    fmt,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use zkfast_tree::TreeConfig;
+use zkfast_wire::ServerId;
+
+/// How long a core of its own looks for work before it sleeps. Ten microseconds hide the hop between two cores under
+/// load and cost an idle server nothing, for it sleeps then (tuning.md, "Lanes").
+const SPIN: Duration = Duration::from_micros(10);
+
+/// Runs the server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`] says what was wrong, why, and what to do; nothing was served then. A failure of the log while
+/// serving does not come back from here: it ends the process with exit code 1.
+pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
+    let started = Instant::now();
+    // Before any thread exists, so that every thread leaves these signals to the one that waits for them.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::signals)?;
+    checks::before_start(options)?;
+    let cfg = &options.cfg;
+    let dirs = DataDirs::new(&cfg.data_dir, Some(&cfg.data_log_dir));
+    dirs.prepare(cfg.create_data_dir).map_err(refused)?;
+    let _locks = lock(&dirs)?;
+    let listeners = bind(options)?;
+    let address =
+        listeners[0].local_addr().map_err(|error| StartError::listen(options.client_address, error))?;
+    let snapshot = SnapshotOptions { is_paced: true, ..SnapshotOptions::default() };
+    let recovered = recover(options, &dirs)?;
+
+    let (bell, bell_end) = doorbell().map_err(StartError::descriptors)?;
+    let log_config = LogConfig {
+        log_dir: dirs.logs.clone(),
+        prealloc_kib: u64::from(cfg.prealloc_kib),
+        force_sync: cfg.force_sync,
+        size_limit_kib: u64::try_from(cfg.log_file_kib_max).ok(),
+    };
+    let log = TxnLog::open(log_config, recovered.last, bell.wake_fd()).map_err(refused)?;
+    let clock = Clock::start();
+    let mut tree = recovered.tree;
+    let client_cores = listeners.len();
+    let spin = if is_pinned(options) { SPIN } else { Duration::ZERO };
+    let board = Arc::new(Board::new(client_cores, cfg, address.port()));
+    let shared = Arc::new(EdgeShared::new(Arc::clone(&board)));
+    let edge_options = Arc::new(EdgeOptions::new(cfg, client_cores, clock, spin));
+
+    let mut lanes = Vec::new();
+    let mut edges = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (core_bell, core_end) = doorbell().map_err(StartError::descriptors)?;
+        let (submit, submissions) = lane(limits::SUBMIT_LANE_SLOTS, bell.clone());
+        let (deliver, deliveries) = lane(limits::COMMIT_LANE_SLOTS, core_bell);
+        lanes.push(CoreLanes { submissions, deliveries: deliver });
+        edges.push(EdgeCore {
+            index: u16::try_from(index).expect("at most 63 client cores"),
+            options: Arc::clone(&edge_options),
+            listener,
+            reader: tree.reader(),
+            submissions: submit,
+            deliveries,
+            bell: core_end,
+            counters: board.core(index),
+            shared: Arc::clone(&shared),
+        });
+    }
+    let pipeline_options = PipelineOptions {
+        server_id: cfg.server_id.unwrap_or(ServerId(1)),
+        tick_ms: cfg.tick_ms,
+        flush_warning_ms: cfg.flush_warning_ms,
+        spin,
+        snapshots: SnapshotPolicy {
+            transactions: u64::from(cfg.snap_count),
+            log_bytes: u64::try_from(cfg.snap_log_kib).unwrap_or(0).saturating_mul(1024),
+            snapshot,
+        },
+        dirs: dirs.clone(),
+    };
+    let znodes = tree.node_count();
+    let last = tree.last_applied();
+    let pipeline = Pipeline::new(pipeline_options, clock, tree, log, lanes, board.pipeline());
+    let stop = Arc::new(StopFlag::default());
+    let cores = start_cores(options, pipeline, edges, bell_end, &stop)?;
+    board.set_serving(true);
+
+    log::info!(
+        "serving on {address}{}: {} cores, data in {}, {znodes} znodes, last zxid {last}, started in {} ms",
+        if address.ip().is_loopback() {
+            " (this machine only; --client-address 0.0.0.0 or clientPortAddress opens it to other hosts)"
+        } else {
+            ""
+        },
+        options.cores,
+        dirs.snapshots.display(),
+        started.elapsed().as_millis(),
+    );
+
+    if let Some(signal) = signals.forever().next() {
+        log::info!("signal {signal}: finishing what is in flight, then stopping");
+    }
+    board.set_serving(false);
+    stop.raise();
+    bell.ring_always();
+    for core in cores {
+        core.join().map_err(|_| StartError::executor("a core panicked"))?;
+    }
+    log::info!("stopped");
+    Ok(())
+}
+
+/// An error of a room below, which says by itself what is wrong and what to do.
+fn refused(error: impl fmt::Display) -> StartError {
+    StartError::new(error.to_string(), "The server was not started.")
+}
+
+/// Locks both directories, once if they are the same.
+fn lock(dirs: &DataDirs) -> Result<Vec<DirectoryLock>, StartError> {
+    let mut wanted = vec![&dirs.snapshots];
+    if dirs.logs != dirs.snapshots {
+        wanted.push(&dirs.logs);
+    }
+    wanted.into_iter().map(|directory| DirectoryLock::take(directory).map_err(refused)).collect()
+}
+
+/// Recovers the tree and tells what was found.
+fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartError> {
+    let recovery_options =
+        RecoveryOptions { trusts_empty: options.cfg.trust_empty_snapshot, ..RecoveryOptions::default() };
+    let recovered = recovery::recover(dirs, &tree_config(options), &recovery_options).map_err(refused)?;
+    for skipped in &recovered.skipped {
+        log::warn!("snapshot {} is not used: {}", skipped.path.display(), skipped.reason);
+    }
+    if let Some((file, bytes)) = recovered.cut() {
+        log::warn!(
+            "{}: the last write was torn when the server or the machine went down; what was not acknowledged is cut \
+             off, {bytes} bytes are good",
+            file.display()
+        );
+    }
+    let from = recovered.snapshot.as_ref().map_or_else(
+        || "an empty directory".to_owned(),
+        |used| format!("{} ({} bytes)", used.path.display(), used.bytes),
+    );
+    log::info!(
+        "recovered from {from} and {} transactions of the log in {} ms",
+        recovered.replayed.records,
+        recovered.elapsed.as_millis()
+    );
+    Ok(recovered)
+}
+
+fn is_pinned(options: &ServeOptions) -> bool {
+    !options.overprovisioned && options.cores > 1
+}
+
+fn tree_config(options: &ServeOptions) -> TreeConfig {
+    TreeConfig {
+        hash_seed: u64::try_from(clock::wall_ms()).unwrap_or(0).rotate_left(32)
+            ^ u64::from(std::process::id()),
+        extended_types: options.cfg.extended_types,
+        skip_acl: options.cfg.skip_acl,
+        ..TreeConfig::default()
+    }
+}
+
+/// One listener for each client core, all on the same port: the kernel spreads the connections.
+fn bind(options: &ServeOptions) -> Result<Vec<TcpListener>, StartError> {
+    let wanted = options.client_address;
+    let client_cores = (options.cores - 1).max(1);
+    // SO_REUSEPORT would let us share the port with another server of the same user. So ask for it alone first.
+    let alone = listen(wanted, false, options).map_err(|error| StartError::listen(wanted, error))?;
+    let address = alone.local_addr().map_err(|error| StartError::listen(wanted, error))?;
+    drop(alone);
+    (0..client_cores)
+        .map(|_| listen(address, true, options).map_err(|error| StartError::listen(address, error)))
+        .collect()
+}
+
+fn listen(address: SocketAddr, shared: bool, options: &ServeOptions) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    // Java's default of 50 loses connections in a reconnect storm; the kernel caps this at net.core.somaxconn.
+    let backlog = options.cfg.client_listen_backlog;
+    socket.listen(if backlog > 0 { backlog } else { limits::LISTEN_BACKLOG })?;
+    Ok(socket.into())
+}
+
+/// Starts the pipeline and the client cores, each on its own CPU unless overprovisioned.
+fn start_cores(
+    options: &ServeOptions,
+    pipeline: Pipeline,
+    edges: Vec<EdgeCore>,
+    bell: BellEnd,
+    stop: &Arc<StopFlag>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let cpus = placement::allowed_cpus();
+    let cpu = |index: usize| (!options.overprovisioned).then(|| cpus[index % cpus.len()]);
+    let mut cores = Vec::new();
+    let stop = Arc::clone(stop);
+    if options.cores == 1 {
+        let edge = edges.into_iter().next().expect("there is one client core at least");
+        cores.push(start_executor("zkfast".to_owned(), cpu(0), move || async move {
+            let pipeline = glommio::spawn_local(async move {
+                if let Err(failure) = pipeline.run_on_executor(bell.attach(), stop).await {
+                    die(&failure);
+                }
+            });
+            edge::run(edge).await;
+            pipeline.await;
+        })?);
+        return Ok(cores);
+    }
+    // The pipeline takes the last CPU: the first one is where interrupts and other processes are likeliest.
+    let pinned_to = cpu(options.cores - 1);
+    let pinned = std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
+        if let Some(cpu) = pinned_to {
+            placement::pin_to(cpu);
+        }
+        if let Err(failure) = pipeline.run_on_thread(&bell, &stop) {
+            die(&failure);
+        }
+    });
+    cores.push(pinned.map_err(StartError::executor)?);
+    for edge in edges {
+        let index = usize::from(edge.index);
+        cores.push(start_executor(format!("client-{index}"), cpu(index), move || edge::run(edge))?);
+    }
+    Ok(cores)
+}
+
+/// Starts one glommio executor and waits until it runs, so that a refusal of the kernel is an error of the start.
+fn start_executor<F>(
+    name: String,
+    cpu: Option<usize>,
+    future: impl FnOnce() -> F + Send + 'static,
+) -> Result<JoinHandle<()>, StartError>
+where
+    F: Future<Output = ()> + 'static,
+{
+    let (report, reported) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            let made = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+                .name(&name)
+                // Nothing here reads or writes files through glommio: its buffers can be small.
+                .io_memory(limits::EXECUTOR_IO_BYTES)
+                .ring_depth(limits::EXECUTOR_RING_ENTRIES)
+                .make();
+            match made {
+                Ok(executor) => {
+                    // Nobody listens only if the start was given up meanwhile.
+                    let _ = report.send(Ok(()));
+                    executor.run(future());
+                }
+                Err(error) => {
+                    let _ = report.send(Err(error.to_string()));
+                }
+            }
+        })
+        .map_err(StartError::executor)?;
+    match reported.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(StartError::executor(error)),
+        Err(_) => Err(StartError::executor("it panicked while starting")),
+    }
+}
+
+/// The log failed: say so and end at once, before anything else can be acknowledged.
+fn die(failure: &LogFailure) -> ! {
+    log::error!(
+        "the transaction log failed: {failure}. Nothing after the last completed flush was acknowledged. The server \
+         stops now; check the disk, then start it again."
+    );
+    std::process::exit(1);
+}

@@ -1,0 +1,96 @@
+//! Out of the order into the tree: the only place where a transaction is applied.
+
+use super::{BarrierKind, Pipeline};
+use crate::cores::messages::{Asker, Delivery, Step};
+use zkfast_tree::{Answer, Applied};
+use zkfast_wire::{OpCode, SessionId, Zxid};
+
+impl Pipeline {
+    /// Applies everything proposed through `through`, oldest first, and adds a step for each to the batch.
+    ///
+    /// # Panics
+    /// If what is committed is not what was proposed, or cannot be applied: the state would be wrong from here on.
+    pub(super) fn commit(&mut self, through: Zxid) {
+        let before = self.pending.len();
+        while let Some(oldest) = self.pending.front()
+            && oldest.zxid <= through
+        {
+            let pending = self.pending.pop_front().expect("looked at above");
+            let applied = match self.tree.apply(&pending.record) {
+                Ok(applied) => applied,
+                Err(error) => panic!("transaction {} cannot be applied: {error}", pending.zxid),
+            };
+            assert_eq!(applied.header.zxid, pending.zxid, "applied out of order");
+            self.add_step(pending.asker, applied);
+        }
+        assert!(self.tree.last_applied() <= self.node.committed(), "applied what is not committed");
+        self.counters.committed.add((before - self.pending.len()) as u64);
+        self.publish();
+        if self.snapshots.is_due() {
+            self.log.roll();
+            self.snapshots.take(&mut self.tree);
+        }
+    }
+
+    fn add_step(&mut self, asker: Option<Asker>, applied: Applied) {
+        let Applied { header, answer, changes } = applied;
+        let (opened_session, closed_session) = self.session_change(header.kind, header.session, &answer);
+        if let Some(asker) = asker {
+            self.cores[usize::from(asker.connection.core)].kick = true;
+        }
+        if closed_session.is_some() {
+            // Whichever core holds its connection must close it now.
+            for core in &mut self.cores {
+                core.kick = true;
+            }
+        }
+        self.steps.push(Step {
+            zxid: header.zxid,
+            changes,
+            answer: asker.map(|asker| (asker, answer)),
+            opened_session,
+            closed_session,
+        });
+    }
+
+    fn session_change(
+        &mut self,
+        kind: OpCode,
+        session: SessionId,
+        answer: &Answer,
+    ) -> (Option<SessionId>, Option<SessionId>) {
+        match (kind, answer) {
+            (OpCode::CreateSession, Answer::SessionCreated { .. }) => (Some(session), None),
+            (OpCode::CloseSession, _) => {
+                self.sessions.closed(session);
+                (None, Some(session))
+            }
+            _ => (None, None),
+        }
+    }
+
+    /// Answers what waited for everything ahead of it to be applied. Called after the batch has been pushed, so that
+    /// the answer stands behind the batch in the lane.
+    pub(super) fn answer_barriers(&mut self) {
+        let applied = self.tree.last_applied();
+        while let Some(barrier) = self.barriers.front()
+            && barrier.behind <= applied
+        {
+            let barrier = self.barriers.pop_front().expect("looked at above");
+            let (asker, delivery) = match barrier.kind {
+                BarrierKind::Sync { asker } => (asker, Delivery::Synced { asker }),
+                BarrierKind::Failed { asker, code } => (asker, Delivery::Failed { asker, code }),
+                BarrierKind::Ephemerals { asker, session, prefix } => {
+                    let paths = self
+                        .tree
+                        .ephemerals_of(session)
+                        .filter(|path| path.starts_with(&*prefix))
+                        .map(Box::from)
+                        .collect();
+                    (asker, Delivery::Ephemerals { asker, paths })
+                }
+            };
+            self.cores[usize::from(asker.connection.core)].push_and_kick(delivery);
+        }
+    }
+}

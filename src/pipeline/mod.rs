@@ -1,0 +1,494 @@
+//! The pinned core: where `tree`, `zab` and the log meet.
+//!
+//! One owner, one turn at a time, and nothing here waits inside a turn:
+//!
+//! 1. A finished flush becomes the event Durable; what that commits is applied and sent to every client core
+//!    ([`commit`]).
+//! 2. The lanes are drained, a bounded number a turn: each write is prepared, ordered and laid into the log's window
+//!    ([`submit`]).
+//! 3. If no flush is in flight, one is started for all that lies in the window: group commit without a timer.
+//! 4. With nothing to do the core spins briefly, then sleeps on its bell.
+//!
+//! Always asserted: applied <= committed <= durable <= appended, and each zxid is the previous + 1 within an epoch.
+//! An error of the log ends the process: nothing is acknowledged after it, and nothing is retried.
+
+mod commit;
+mod sessions;
+mod snapshots;
+mod submit;
+
+use crate::{
+    config::limits,
+    cores::{
+        clock::{self, Clock},
+        lanes::{BellEnd, LaneReceiver, LaneSender, Sleeper},
+        messages::{Asker, CommitBatch, Delivery, Step, Submission},
+    },
+    status::PipelineCounters,
+    storage::{DataDirs, LogFailure, TxnLog},
+};
+use bytes::{Bytes, BytesMut};
+use sessions::SessionTable;
+pub use snapshots::SnapshotPolicy;
+use snapshots::Snapshots;
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+    time::Duration,
+};
+use zkfast_tree::Tree;
+use zkfast_wire::{ErrorCode, ServerId, SessionId, Zxid};
+use zkfast_zab::{Effect, Event, Node};
+
+/// Longest sleep of the pinned thread. It bounds how late a tick can be; always the same, because to change a
+/// socket's timeout is a system call. Twenty wake-ups a second of an idle server are not to be seen in `top`.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+
+/// Both lanes of one client core, seen from the pipeline.
+#[derive(Debug)]
+pub struct CoreLanes {
+    /// What the core asks.
+    pub submissions: LaneReceiver<Submission>,
+    /// What it is told.
+    pub deliveries: LaneSender<Delivery>,
+}
+
+/// What the pipeline needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct PipelineOptions {
+    /// Top byte of new session ids; 1 on a standalone server (S1).
+    pub server_id: ServerId,
+    /// Length of a tick, milliseconds: expiry works in whole ticks (S4).
+    pub tick_ms: u32,
+    /// `fsync.warningthresholdms`: a slower flush is logged and counted.
+    pub flush_warning_ms: u32,
+    /// How long to look for work before sleeping; zero when the core is not its own.
+    pub spin: Duration,
+    /// When to take snapshots.
+    pub snapshots: SnapshotPolicy,
+    /// Where snapshots go.
+    pub dirs: DataDirs,
+}
+
+/// How the process learns that it must stop, and the pipeline's way to say that it cannot go on.
+#[derive(Debug, Default)]
+pub struct StopFlag {
+    wanted: AtomicBool,
+}
+
+impl StopFlag {
+    /// Asks the pipeline to finish what is in flight, tell the client cores and end.
+    pub fn raise(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    /// Whether the server should stop.
+    pub fn is_raised(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+}
+
+/// A transaction that was proposed and is not applied yet.
+#[derive(Debug)]
+struct Pending {
+    zxid: Zxid,
+    record: Bytes,
+    asker: Option<Asker>,
+}
+
+/// An answer that must not leave before everything proposed ahead of it is applied: `sync` and `getEphemerals`.
+#[derive(Debug)]
+struct Barrier {
+    behind: Zxid,
+    kind: BarrierKind,
+}
+
+#[derive(Debug)]
+enum BarrierKind {
+    Sync { asker: Asker },
+    Failed { asker: Asker, code: ErrorCode },
+    Ephemerals { asker: Asker, session: SessionId, prefix: Box<str> },
+}
+
+/// One client core and what did not fit into its lane.
+#[derive(Debug)]
+struct CorePort {
+    lanes: CoreLanes,
+    /// Deliveries for which the lane had no room. While any core has some, no submission is taken, so this holds at
+    /// most what was already proposed.
+    overflow: VecDeque<Delivery>,
+    /// Whether this turn pushed something that the core must see at once.
+    kick: bool,
+}
+
+/// The state of the pinned core.
+pub struct Pipeline {
+    options: PipelineOptions,
+    clock: Clock,
+    tree: Tree,
+    node: Node,
+    log: TxnLog,
+    cores: Vec<CorePort>,
+    sessions: SessionTable,
+    snapshots: Snapshots,
+    counters: Arc<PipelineCounters>,
+    /// Proposed, not applied, oldest first.
+    pending: VecDeque<Pending>,
+    /// Records that the window had no room for, oldest first; while there are some, no submission is taken.
+    unappended: VecDeque<(Zxid, Bytes)>,
+    barriers: VecDeque<Barrier>,
+    /// Steps of the batch that is being made.
+    steps: Vec<Step>,
+    effects: Vec<Effect>,
+    /// Where `prepare` writes a record, before it becomes part of `arena`.
+    scratch: Vec<u8>,
+    /// Records are cut from this, so that a record costs no allocation of its own.
+    arena: BytesMut,
+    /// Wall clock of this turn.
+    wall_ms: i64,
+    /// Core with which the next drain starts, so that none is always last.
+    first_core: usize,
+}
+
+impl Pipeline {
+    /// A pipeline over a recovered tree and a log that goes on behind it.
+    pub fn new(
+        options: PipelineOptions,
+        clock: Clock,
+        tree: Tree,
+        log: TxnLog,
+        cores: Vec<CoreLanes>,
+        counters: Arc<PipelineCounters>,
+    ) -> Self {
+        let last = tree.last_applied();
+        let mut sessions = SessionTable::new(&options, clock::machine_monotonic_ms());
+        sessions.track_all(&tree, clock.now_ms());
+        let snapshots =
+            Snapshots::new(options.snapshots.clone(), options.dirs.clone(), last, Arc::clone(&counters));
+        let cores = cores
+            .into_iter()
+            .map(|lanes| CorePort { lanes, overflow: VecDeque::new(), kick: false })
+            .collect();
+        Self {
+            options,
+            clock,
+            node: Node::alone(last),
+            tree,
+            log,
+            cores,
+            sessions,
+            snapshots,
+            counters,
+            pending: VecDeque::new(),
+            unappended: VecDeque::new(),
+            barriers: VecDeque::new(),
+            steps: Vec::new(),
+            effects: Vec::new(),
+            scratch: Vec::new(),
+            arena: BytesMut::new(),
+            wall_ms: clock::wall_ms(),
+            first_core: 0,
+        }
+    }
+
+    /// Runs on a thread of its own until `stop` is raised and everything in flight is answered.
+    ///
+    /// # Errors
+    /// If the log failed: the process must end, for nothing may be acknowledged any more.
+    pub fn run_on_thread(mut self, bell: &BellEnd, stop: &StopFlag) -> Result<(), LogFailure> {
+        let tick_ms = u64::from(self.options.tick_ms);
+        let mut next_tick_ms = self.clock.now_ms() + tick_ms;
+        loop {
+            let now_ms = self.clock.now_ms();
+            if now_ms >= next_tick_ms {
+                self.tick();
+                next_tick_ms = now_ms + tick_ms;
+            }
+            if self.turn(!stop.is_raised())? {
+                continue;
+            }
+            if stop.is_raised() && self.is_drained() {
+                break;
+            }
+            if self.spin(self.options.spin)? {
+                continue;
+            }
+            self.log.arm_wake()?;
+            let slept = bell.sleep_thread(SLEEP_MAX, || self.is_idle() && !stop.is_raised());
+            slept.expect("the bell outlives the pipeline");
+        }
+        while !self.tell_to_stop() {
+            // A core whose lane is full is working it off.
+            std::thread::yield_now();
+        }
+        self.finish()
+    }
+
+    /// The same on an executor that client cores share (`--cores 1`).
+    ///
+    /// # Errors
+    /// As [`Pipeline::run_on_thread`].
+    pub async fn run_on_executor(self, mut sleeper: Sleeper, stop: Arc<StopFlag>) -> Result<(), LogFailure> {
+        let tick = Duration::from_millis(u64::from(self.options.tick_ms));
+        let doorbell = sleeper.doorbell();
+        let this = Rc::new(RefCell::new(self));
+
+        // Expiry runs beside the turns, on the same core: it only adds to the queues and rings the own bell.
+        let ticking = {
+            let this = Rc::clone(&this);
+            glommio::spawn_local(async move {
+                loop {
+                    glommio::timer::sleep(tick).await;
+                    this.borrow_mut().tick();
+                    doorbell.ring_always();
+                }
+            })
+        };
+        let outcome = Self::turns(&this, &mut sleeper, &stop).await;
+        ticking.cancel().await;
+        outcome?;
+        while !this.borrow_mut().tell_to_stop() {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+        Rc::into_inner(this).expect("the tick task has ended").into_inner().finish()
+    }
+
+    async fn turns(this: &RefCell<Self>, sleeper: &mut Sleeper, stop: &StopFlag) -> Result<(), LogFailure> {
+        loop {
+            let busy = this.borrow_mut().turn(!stop.is_raised())?;
+            if busy {
+                // The client core on the same executor has its turn now.
+                glommio::executor().yield_task_queue_now().await;
+                continue;
+            }
+            if stop.is_raised() && this.borrow().is_drained() {
+                return Ok(());
+            }
+            this.borrow_mut().log.arm_wake()?;
+            let slept = sleeper.sleep(|| this.borrow().is_idle() && !stop.is_raised()).await;
+            slept.expect("the bell outlives the pipeline");
+        }
+    }
+
+    /// After the last answer: the log is closed, and a snapshot spares the next start the replay.
+    fn finish(mut self) -> Result<(), LogFailure> {
+        self.log.settle()?;
+        self.snapshots.take_last(&mut self.tree);
+        self.log.close()
+    }
+
+    /// One turn; whether anything was done.
+    fn turn(&mut self, take_submissions: bool) -> Result<bool, LogFailure> {
+        self.wall_ms = clock::wall_ms();
+        let mut busy = self.finish_flush()?;
+        busy |= self.push_overflow();
+        if take_submissions && !self.is_backed_up() {
+            busy |= self.expire_sessions();
+            busy |= self.drain_submissions();
+        }
+        self.append_rest();
+        self.log.flush()?;
+        self.send_batch();
+        Ok(busy)
+    }
+
+    /// Turns a completed flush into commits, if one has completed.
+    fn finish_flush(&mut self) -> Result<bool, LogFailure> {
+        let Some(flushed) = self.log.poll()? else { return Ok(false) };
+        let elapsed_ms = flushed.elapsed_ns / 1_000_000;
+        self.counters.flush_latency.record(flushed.elapsed_ns);
+        self.counters.flush_records.record(flushed.records);
+        if elapsed_ms >= u64::from(self.options.flush_warning_ms) {
+            self.counters.flushes_slow.increment();
+            log::warn!(
+                "fsync-ing the write ahead log took {elapsed_ms} ms for {} records, {} bytes, which will adversely \
+                 effect operation latency: the disk of dataLogDir is slow or shared",
+                flushed.records,
+                flushed.bytes
+            );
+        }
+        let epoch = self.node.epoch();
+        self.step(Event::Durable { epoch, zxid: flushed.through });
+        self.send_batch();
+        Ok(true)
+    }
+
+    /// Feeds one event to the order and does what it says.
+    fn step(&mut self, event: Event) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.node.step(self.clock.now_ms(), event, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Append { zxid, record } => self.append(zxid, record),
+                Effect::Commit { through } => self.commit(through),
+                other => unreachable!("a standalone server was told to {other:?}"),
+            }
+        }
+        self.effects = effects;
+    }
+
+    /// Lays a record into the window, or keeps it until there is room.
+    fn append(&mut self, zxid: Zxid, record: Bytes) {
+        if self.unappended.is_empty() && self.log.room(record.len()) {
+            self.log.append(zxid, &record);
+        } else {
+            self.unappended.push_back((zxid, record));
+        }
+    }
+
+    fn append_rest(&mut self) {
+        while let Some((zxid, record)) = self.unappended.front() {
+            if !self.log.room(record.len()) {
+                return;
+            }
+            self.log.append(*zxid, record);
+            self.unappended.pop_front();
+        }
+    }
+
+    /// Whether taking more work would only lengthen queues.
+    fn is_backed_up(&self) -> bool {
+        !self.unappended.is_empty()
+            || self.node.next_zxid().is_none() && !self.pending.is_empty()
+            || self.pending.len() >= limits::PENDING_TRANSACTIONS
+            || self.cores.iter().any(|core| !core.overflow.is_empty())
+    }
+
+    /// Whether the lanes ask for nothing: the last look before sleeping. A finished flush needs no look, for the kernel
+    /// sends the byte that wakes, however early it ends.
+    fn is_idle(&self) -> bool {
+        let backed_up = self.is_backed_up();
+        self.cores.iter().all(|core| {
+            (backed_up || core.lanes.submissions.is_empty())
+                && (core.overflow.is_empty() || core.lanes.deliveries.room() == 0)
+        })
+    }
+
+    /// Whether everything proposed has been answered.
+    fn is_drained(&self) -> bool {
+        self.pending.is_empty()
+            && self.barriers.is_empty()
+            && self.cores.iter().all(|core| core.overflow.is_empty())
+    }
+
+    /// Looks for work without a system call for at most `limit`; whether there is some.
+    fn spin(&mut self, limit: Duration) -> Result<bool, LogFailure> {
+        if limit.is_zero() {
+            return Ok(false);
+        }
+        let end = self.clock.now_ns() + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        loop {
+            for _ in 0..32 {
+                if !self.is_idle() || self.finish_flush()? {
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            if self.clock.now_ns() >= end {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Gives every core the batch that this turn made, then wakes those whom it concerns.
+    fn send_batch(&mut self) {
+        if !self.steps.is_empty() {
+            let steps = std::mem::take(&mut self.steps);
+            let capacity = steps.len();
+            let batch = Arc::new(CommitBatch { steps });
+            self.steps = Vec::with_capacity(capacity);
+            for core in &mut self.cores {
+                core.push(Delivery::Batch(Arc::clone(&batch)));
+            }
+            self.answer_barriers();
+            // Push to every lane, fence, read the masks, ring: a core that set its mask too late to be rung finds the
+            // batch in its lane before it reads.
+            fence(Ordering::SeqCst);
+            let mut interested = 0;
+            for step in &batch.steps {
+                interested |= self.tree.interested_cores(&step.changes);
+            }
+            for (index, core) in self.cores.iter_mut().enumerate() {
+                core.kick |=
+                    interested & (1 << index.min(63)) != 0 || core.lanes.deliveries.is_quarter_full();
+            }
+        } else {
+            self.answer_barriers();
+        }
+        for core in &mut self.cores {
+            if std::mem::take(&mut core.kick) {
+                core.lanes.deliveries.ring();
+            }
+        }
+    }
+
+    /// Moves what did not fit into the lanes when there is room again.
+    fn push_overflow(&mut self) -> bool {
+        let mut moved = false;
+        for core in &mut self.cores {
+            while let Some(delivery) = core.overflow.pop_front() {
+                if let Err(delivery) = core.lanes.deliveries.push(delivery) {
+                    core.overflow.push_front(delivery);
+                    break;
+                }
+                core.kick = true;
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Once a tick: time is told to the order, and sessions that ran out are closed.
+    fn tick(&mut self) {
+        self.wall_ms = clock::wall_ms();
+        self.step(Event::Tick);
+        self.drain_touches();
+        self.look_for_expired();
+        self.publish();
+        // Client cores that nothing concerned learn of the latest view now: it frees old versions.
+        for core in &mut self.cores {
+            core.lanes.deliveries.ring();
+        }
+    }
+
+    /// Shows the numbers of the tree to whoever asks.
+    fn publish(&self) {
+        self.counters.last_applied.set(self.tree.last_applied().0.cast_unsigned());
+        self.counters.znodes.set(self.tree.node_count() as u64);
+        self.counters.ephemerals.set(self.tree.ephemerals_count() as u64);
+        self.counters.data_bytes.set(self.tree.approximate_data_size());
+        self.counters.sessions.set(self.sessions.len() as u64);
+    }
+
+    /// Tells the client cores to end; whether all of them have been told.
+    fn tell_to_stop(&mut self) -> bool {
+        self.cores.retain_mut(|core| {
+            let told = core.lanes.deliveries.push(Delivery::Stop).is_ok();
+            core.lanes.deliveries.ring();
+            !told
+        });
+        self.cores.is_empty()
+    }
+}
+
+impl CorePort {
+    /// Adds a delivery behind all earlier ones.
+    fn push(&mut self, delivery: Delivery) {
+        if !self.overflow.is_empty() {
+            self.overflow.push_back(delivery);
+        } else if let Err(delivery) = self.lanes.deliveries.push(delivery) {
+            self.overflow.push_back(delivery);
+        }
+    }
+
+    /// Adds a delivery that somebody waits for.
+    fn push_and_kick(&mut self, delivery: Delivery) {
+        self.push(delivery);
+        self.kick = true;
+    }
+}

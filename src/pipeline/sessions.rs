@@ -1,0 +1,183 @@
+//! Who is connected where, and who has not been heard of for too long.
+//!
+//! The sessions themselves are replicated state and live in the tree; here is what only the server that expires them
+//! knows: the connection of each session and the bucket in which it runs out.
+
+use super::{Pipeline, PipelineOptions};
+use crate::{
+    config::limits,
+    cores::messages::{CloseReason, ConnectionId, Delivery, Touched},
+};
+use std::collections::{HashMap, HashSet};
+use zkfast_tree::{
+    Tree,
+    session::{self, ExpiryQueue},
+};
+use zkfast_wire::SessionId;
+
+/// Connections and deadlines of the sessions.
+#[derive(Debug)]
+pub(super) struct SessionTable {
+    connections: HashMap<SessionId, ConnectionId>,
+    expiry: ExpiryQueue,
+    /// Sessions whose end has been proposed and is not applied yet: nothing revives them.
+    closing: HashSet<SessionId>,
+    next_id: SessionId,
+    /// When sessions were last looked at, milliseconds of the server's clock.
+    expired_at_ms: u64,
+    /// Sessions with a deadline up to here are being closed, a few a turn.
+    expire_until_ms: Option<u64>,
+}
+
+impl SessionTable {
+    /// An empty table whose ids start where S1 says.
+    pub(super) fn new(options: &PipelineOptions, machine_ms: i64) -> Self {
+        Self {
+            connections: HashMap::new(),
+            expiry: ExpiryQueue::new(i64::from(options.tick_ms)),
+            closing: HashSet::new(),
+            next_id: session::first_id(options.server_id, machine_ms),
+            expired_at_ms: 0,
+            expire_until_ms: None,
+        }
+    }
+
+    /// Gives every session of a recovered tree its full timeout from now (S8).
+    pub(super) fn track_all(&mut self, tree: &Tree, now_ms: u64) {
+        self.expired_at_ms = now_ms;
+        for (session, timeout_ms) in tree.sessions().iter() {
+            self.expiry.touch(session, timeout_ms, now_ms.cast_signed());
+        }
+    }
+
+    /// Number of sessions that are tracked.
+    pub(super) fn len(&self) -> usize {
+        self.expiry.len()
+    }
+
+    /// A session id that no session has: ids are only probably unique across reboots of the machine (S1).
+    pub(super) fn new_id(&mut self, tree: &Tree) -> SessionId {
+        loop {
+            let id = self.next_id;
+            self.next_id = SessionId(id.0.wrapping_add(1));
+            // 0 means "none" and the smallest value marks containers.
+            if id.0 != 0 && id.0 != i64::MIN && tree.sessions().timeout_ms(id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    /// Notes that a session lives on this connection, and returns the one it lived on before.
+    pub(super) fn connect(
+        &mut self,
+        session: SessionId,
+        connection: ConnectionId,
+        timeout_ms: i32,
+        now_ms: u64,
+    ) -> Option<ConnectionId> {
+        self.expiry.touch(session, timeout_ms, now_ms.cast_signed());
+        self.connections.insert(session, connection).filter(|earlier| *earlier != connection)
+    }
+
+    /// Forgets a closed connection, unless the session has moved to another one meanwhile.
+    pub(super) fn disconnect(&mut self, session: SessionId, connection: ConnectionId) {
+        if self.connections.get(&session) == Some(&connection) {
+            self.connections.remove(&session);
+        }
+    }
+
+    /// A transaction that ends the session is on its way: it cannot expire a second time.
+    pub(super) fn closing(&mut self, session: SessionId) {
+        self.expiry.remove(session);
+        self.closing.insert(session);
+    }
+
+    /// The session is gone.
+    pub(super) fn closed(&mut self, session: SessionId) {
+        self.expiry.remove(session);
+        self.closing.remove(&session);
+        self.connections.remove(&session);
+    }
+
+    /// Whether the session exists and will go on existing.
+    fn is_alive(&self, session: SessionId, tree: &Tree) -> bool {
+        tree.sessions().contains(session) && !self.closing.contains(&session)
+    }
+}
+
+impl Pipeline {
+    /// A client that names its session: right password and alive, or refused (C9, C10, S2).
+    pub(super) fn resume_session(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        password: &[u8; 16],
+        timeout_ms: i32,
+    ) {
+        let core = usize::from(connection.core);
+        if !self.sessions.is_alive(session, &self.tree) || session::password(session) != *password {
+            self.cores[core].push_and_kick(Delivery::Refused { connection });
+            return;
+        }
+        let earlier = self.sessions.connect(session, connection, timeout_ms, self.clock.now_ms());
+        if let Some(earlier) = earlier {
+            let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
+            self.cores[usize::from(earlier.core)].push_and_kick(delivery);
+        }
+        self.cores[core].push_and_kick(Delivery::Resumed { connection, session, timeout_ms });
+    }
+
+    /// Moves the deadlines of sessions that were heard of. One that is closing is not revived.
+    pub(super) fn touch(&mut self, touched: &[Touched]) {
+        for touch in touched {
+            if self.sessions.is_alive(touch.session, &self.tree) {
+                self.sessions.expiry.touch(touch.session, touch.timeout_ms, touch.at_ms.cast_signed());
+            }
+        }
+    }
+
+    /// Hears the touches that wait in the lanes before anybody is declared dead: after a pause of the whole process
+    /// the sessions that did speak must not expire for want of our listening.
+    pub(super) fn drain_touches(&mut self) {
+        // Bounded: the lanes hold a bounded number, and what is drained leads to work that backs up.
+        while !self.is_backed_up() && self.drain_submissions() {}
+    }
+
+    /// Looks at the clock, once a tick: whether sessions should be closed in the following turns.
+    pub(super) fn look_for_expired(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let since_ms = now_ms - self.sessions.expired_at_ms;
+        self.sessions.expired_at_ms = now_ms;
+        if since_ms > 2 * u64::from(self.options.tick_ms) {
+            // The whole process stood still (SIGSTOP, a suspended machine). The pings of the meantime lie unread in
+            // the sockets: hear them first, decide at the next tick.
+            log::warn!("the server stood still for {since_ms} ms: no session expires in this tick");
+            return;
+        }
+        self.sessions.expire_until_ms = Some(now_ms);
+    }
+
+    /// Closes what ran out, a bounded number a turn, so that a storm of expiries does not stall the others; whether
+    /// there was anything.
+    pub(super) fn expire_sessions(&mut self) -> bool {
+        let Some(until_ms) = self.sessions.expire_until_ms else { return false };
+        if self.is_backed_up() || self.log.space_is_low() {
+            return false;
+        }
+        self.roll_over();
+        let Some(next) = self.node.next_zxid() else { return false };
+        // Each takes one zxid, and the epoch has only so many left.
+        let left = usize::try_from(u32::MAX - next.counter()).unwrap_or(usize::MAX).saturating_add(1);
+        let most = limits::EXPIRIES_PER_TURN.min(left);
+        let expired = self.sessions.expiry.pop_expired(until_ms.cast_signed(), most);
+        if expired.len() < most {
+            self.sessions.expire_until_ms = None;
+        }
+        for session in &expired {
+            log::info!("session {session} expired");
+            self.counters.sessions_expired.increment();
+            self.close_session(*session);
+        }
+        !expired.is_empty()
+    }
+}

@@ -1,0 +1,154 @@
+//! When snapshots are taken, and by whom: a helper thread writes an image that is pinned at one zxid, while
+//! transactions go on (P13, P16).
+
+use crate::{
+    status::PipelineCounters,
+    storage::{
+        DataDirs,
+        snapshot::{self, SnapshotOptions},
+    },
+};
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use zkfast_tree::Tree;
+use zkfast_wire::Zxid;
+
+/// When a snapshot is due.
+#[derive(Clone, Debug)]
+pub struct SnapshotPolicy {
+    /// `snapCount`: a snapshot after between half and all of this many transactions; at least 2.
+    pub transactions: u64,
+    /// `snapSizeLimitInKb` in bytes: after between half and all of this many bytes of log; 0 is no limit.
+    pub log_bytes: u64,
+    /// How it is written.
+    pub snapshot: SnapshotOptions,
+}
+
+/// Counts transactions and runs one snapshot at a time.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    policy: SnapshotPolicy,
+    dirs: DataDirs,
+    transactions: u64,
+    log_bytes: u64,
+    /// Thresholds of this round: half plus a random part, so that the servers of an ensemble do not all snapshot at once.
+    transactions_due: u64,
+    log_bytes_due: u64,
+    random: u64,
+    last: Zxid,
+    counters: Arc<PipelineCounters>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Snapshots {
+    pub(super) fn new(
+        policy: SnapshotPolicy,
+        dirs: DataDirs,
+        last: Zxid,
+        counters: Arc<PipelineCounters>,
+    ) -> Self {
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
+        let mut this = Self {
+            policy,
+            dirs,
+            transactions: 0,
+            log_bytes: 0,
+            transactions_due: 0,
+            log_bytes_due: 0,
+            random: seed | 1,
+            last,
+            counters,
+            running: None,
+        };
+        this.draw();
+        this
+    }
+
+    /// Draws the thresholds of the next round.
+    fn draw(&mut self) {
+        // Xorshift64: any spread will do.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let half = (self.policy.transactions / 2).max(1);
+        self.transactions_due = half + self.random % half;
+        self.log_bytes_due = match self.policy.log_bytes / 2 {
+            0 => u64::MAX,
+            half => half + self.random % half,
+        };
+        self.transactions = 0;
+        self.log_bytes = 0;
+    }
+
+    /// Notes one more transaction of `bytes`.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.transactions += 1;
+        self.log_bytes += bytes as u64;
+    }
+
+    /// Whether the log should roll and a snapshot begin.
+    pub(super) fn is_due(&self) -> bool {
+        self.transactions > self.transactions_due || self.log_bytes > self.log_bytes_due
+    }
+
+    /// Starts a snapshot of the tree as it is now, unless the previous one still runs.
+    pub(super) fn take(&mut self, tree: &mut Tree) {
+        self.start(tree, true);
+    }
+
+    fn start(&mut self, tree: &mut Tree, is_paced: bool) {
+        self.draw();
+        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
+            log::info!("the previous snapshot is still being written: skipping this one");
+            return;
+        }
+        self.join();
+        self.last = tree.last_applied();
+        let image = tree.image();
+        let dirs = self.dirs.clone();
+        let counters = Arc::clone(&self.counters);
+        let options = SnapshotOptions { is_paced, ..self.policy.snapshot };
+        let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            match snapshot::write(image, &dirs, options) {
+                Ok(written) => {
+                    counters.snapshot_latency.record(written.elapsed.as_nanos() as u64);
+                    log::info!(
+                        "wrote {}: {} bytes in {} ms",
+                        written.path.display(),
+                        written.bytes,
+                        written.elapsed.as_millis()
+                    );
+                }
+                // The log still holds everything, so nothing is lost; but an operator must know.
+                Err(error) => {
+                    counters.snapshot_errors.increment();
+                    log::error!("{error}");
+                }
+            }
+        });
+        match spawned {
+            Ok(running) => self.running = Some(running),
+            Err(error) => log::error!("cannot start a thread for a snapshot: {error}"),
+        }
+    }
+
+    /// A snapshot on an orderly stop, if there is anything that none holds yet: the next start then replays nothing.
+    pub(super) fn take_last(&mut self, tree: &mut Tree) {
+        self.join();
+        if self.last < tree.last_applied() {
+            self.start(tree, false);
+            self.join();
+        }
+    }
+
+    fn join(&mut self) {
+        if let Some(running) = self.running.take()
+            && running.join().is_err()
+        {
+            log::error!("the snapshot thread panicked");
+        }
+    }
+}

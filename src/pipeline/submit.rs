@@ -1,0 +1,162 @@
+//! From the lanes into the order: each request of a client core is prepared, numbered and appended.
+
+use super::{Barrier, BarrierKind, Pending, Pipeline};
+use crate::{
+    config::limits,
+    cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Submission, Write},
+};
+use zkfast_tree::Ask;
+use zkfast_wire::{Decoder, Epoch, ErrorCode, Id, OpCode, Request, SessionId, Xid, Zxid};
+use zkfast_zab::{Event, Node};
+
+/// Room for records in one piece of the arena. At 200 bytes a record some 300 share one allocation.
+const ARENA_BYTES: usize = 64 * 1024;
+
+impl Pipeline {
+    /// Takes a bounded number of submissions from the lanes, from each core in turn; whether there were any.
+    pub(super) fn drain_submissions(&mut self) -> bool {
+        self.roll_over();
+        let mut left = limits::SUBMITS_PER_TURN;
+        let count = self.cores.len();
+        let mut any = false;
+        // A share for each core, so that a busy one cannot keep the others waiting.
+        let share = left.div_ceil(count);
+        for offset in 0..count {
+            let index = (self.first_core + offset) % count;
+            for _ in 0..share.min(left) {
+                if self.is_backed_up() {
+                    return any;
+                }
+                let Some(submission) = self.cores[index].lanes.submissions.pop() else { break };
+                self.submit(index, submission);
+                any = true;
+                left -= 1;
+            }
+        }
+        self.first_core = (self.first_core + 1) % count;
+        any
+    }
+
+    fn submit(&mut self, core: usize, submission: Submission) {
+        match submission {
+            Submission::Write(write) => self.submit_write(&write),
+            Submission::OpenSession { connection, timeout_ms } => self.open_session(connection, timeout_ms),
+            Submission::ResumeSession { connection, session, password, timeout_ms } => {
+                self.resume_session(connection, session, &password, timeout_ms);
+            }
+            Submission::Sync { asker } => self.add_barrier(BarrierKind::Sync { asker }),
+            Submission::GetEphemerals { asker, session, prefix } => {
+                self.add_barrier(BarrierKind::Ephemerals { asker, session, prefix });
+            }
+            Submission::Touch(touched) => self.touch(&touched),
+            Submission::Gone { connection, session } => self.sessions.disconnect(session, connection),
+            Submission::Gather(gather) => {
+                for core in &mut self.cores {
+                    core.push_and_kick(Delivery::Gather(gather.clone()));
+                }
+            }
+            Submission::Gathered(gather) => {
+                let origin = usize::from(gather.origin().core);
+                debug_assert!(origin < self.cores.len() && core < self.cores.len());
+                self.cores[origin].push_and_kick(Delivery::Gathered(gather));
+            }
+        }
+    }
+
+    fn submit_write(&mut self, write: &Write) {
+        if self.log.space_is_low() {
+            // Answered in its turn, behind what the session asked before. Reads go on.
+            self.add_barrier(BarrierKind::Failed { asker: write.asker, code: ErrorCode::SYSTEM_ERROR });
+            return;
+        }
+        let asker = Some(write.asker);
+        let cxid = write.asker.xid;
+        let request = Request::decode(write.op, &mut Decoder::new(&write.body));
+        match &request {
+            Ok(request) => {
+                self.propose(asker, write.session, cxid, write.op, Ok(request), &write.identities);
+            }
+            // The body cannot be read: it takes a zxid all the same (C27), so that every request has one answer.
+            Err(_) => self.propose(
+                asker,
+                write.session,
+                cxid,
+                write.op,
+                Err(ErrorCode::MARSHALLING_ERROR),
+                &write.identities,
+            ),
+        }
+        if write.op == OpCode::CloseSession {
+            self.sessions.closing(write.session);
+        }
+    }
+
+    fn open_session(&mut self, connection: ConnectionId, timeout_ms: i32) {
+        if self.log.space_is_low() {
+            let delivery = Delivery::Close { connection, reason: CloseReason::NoSpace };
+            self.cores[usize::from(connection.core)].push_and_kick(delivery);
+            return;
+        }
+        let session = self.sessions.new_id(&self.tree);
+        self.sessions.connect(session, connection, timeout_ms, self.clock.now_ms());
+        let asker = Some(Asker { connection, xid: Xid(0) });
+        let request = Request::CreateSession(timeout_ms);
+        self.propose(asker, session, Xid(0), OpCode::CreateSession, Ok(&request), &[]);
+    }
+
+    /// Ends a session by the server's own will: expiry (S6).
+    pub(super) fn close_session(&mut self, session: SessionId) {
+        self.sessions.closing(session);
+        self.propose(None, session, Xid(0), OpCode::CloseSession, Ok(&Request::CloseSession), &[]);
+    }
+
+    /// Validates a request into a transaction (or an error transaction), gives it the next place in the order and
+    /// appends it.
+    fn propose(
+        &mut self,
+        asker: Option<Asker>,
+        session: SessionId,
+        cxid: Xid,
+        op: OpCode,
+        request: Result<&Request<'_>, ErrorCode>,
+        identities: &[Id<'static>],
+    ) {
+        let zxid = self.node.next_zxid().expect("callers ask `is_backed_up`, which sees a used-up counter");
+        self.scratch.clear();
+        match request {
+            Ok(request) => {
+                let ask = Ask { session, cxid: cxid.0, zxid, time_ms: self.wall_ms, op, request, identities };
+                self.tree.prepare(&ask, &mut self.scratch);
+            }
+            Err(code) => {
+                self.tree.prepare_error(session, cxid.0, zxid, self.wall_ms, code, &mut self.scratch);
+            }
+        }
+        if self.arena.capacity() < self.scratch.len() {
+            self.arena.reserve(ARENA_BYTES.max(self.scratch.len()));
+        }
+        self.arena.extend_from_slice(&self.scratch);
+        let record = self.arena.split().freeze();
+        self.snapshots.count(record.len());
+        self.counters.appended.increment();
+        self.counters.record_bytes.note(record.len() as u64);
+        self.pending.push_back(Pending { zxid, record: record.clone(), asker });
+        self.step(Event::Submit { zxid, record });
+    }
+
+    /// Goes on in the next epoch when this one's counter is used up and nothing is in flight (ZOOKEEPER-1277).
+    ///
+    /// A standalone server may do so by itself, as Apache's does: nobody else counts. Until the pipeline is empty
+    /// `is_backed_up` keeps new work out.
+    pub(super) fn roll_over(&mut self) {
+        if self.node.next_zxid().is_none() && self.pending.is_empty() {
+            let epoch = self.node.committed().epoch();
+            self.node = Node::alone(Zxid::new(Epoch(epoch.0 + 1), 0));
+        }
+    }
+
+    fn add_barrier(&mut self, kind: BarrierKind) {
+        let behind = self.pending.back().map_or_else(|| self.tree.last_applied(), |pending| pending.zxid);
+        self.barriers.push_back(Barrier { behind, kind });
+    }
+}
