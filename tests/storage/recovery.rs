@@ -1,0 +1,343 @@
+//! The road back: what is repaired, what is refused, and in which words.
+
+use super::{
+    golden::{config, copy, opened},
+    naive_log,
+};
+use bytes::Bytes;
+use std::{
+    fs,
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+use zkfast::storage::{
+    LogConfig, TxnLog,
+    data_dirs::DataDirs,
+    purge::purge,
+    recovery::{RecoveryError, RecoveryOptions, recover},
+    replay::{ReplayError, truncate},
+    segment::{LOG_HEADER, put_record},
+    snapshot::{self, SnapshotOptions},
+};
+use zkfast_tree::Tree;
+use zkfast_wire::{
+    Acl, OpCode, SessionId, Txn, TxnHeader, Zxid,
+    txn::{CreateTxn, CreateTxnMode},
+};
+
+fn empty() -> (TempDir, DataDirs) {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = DataDirs::new(root.path(), None);
+    dirs.prepare(true).unwrap();
+    (root, dirs)
+}
+
+/// Creates `/n<zxid>`; all of one length.
+fn create(zxid: i64) -> Vec<u8> {
+    let header = TxnHeader {
+        session: SessionId(0),
+        cxid: 1,
+        zxid: Zxid(zxid),
+        time_ms: 1_700_000_000_000,
+        kind: OpCode::Create,
+    };
+    let mut out = Vec::new();
+    Txn::Create(CreateTxn {
+        path: format!("/n{zxid:04}").into(),
+        data: Some(b"some data"),
+        acl: vec![Acl::OPEN],
+        parent_cversion: -1,
+        mode: CreateTxnMode::Create { ephemeral: false },
+    })
+    .encode_record(&header, &mut out);
+    out
+}
+
+/// A log file as another server would have written it.
+fn write_log(dirs: &DataDirs, zxids: impl IntoIterator<Item = i64>, padding_bytes: usize) -> PathBuf {
+    let mut bytes = LOG_HEADER.to_vec();
+    let mut first = None;
+    for zxid in zxids {
+        first.get_or_insert(zxid);
+        let transaction = create(zxid);
+        let start = bytes.len();
+        bytes.resize(start + transaction.len() + 13, 0);
+        put_record(&mut bytes[start..], &transaction);
+    }
+    bytes.resize(bytes.len() + padding_bytes, 0);
+    let path = dirs.logs.join(format!("log.{:x}", first.unwrap()));
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn refusal(dirs: &DataDirs) -> RecoveryError {
+    match recover(dirs, &config(), &RecoveryOptions::default()) {
+        Ok(recovered) => panic!("recovered {}", recovered.last),
+        Err(error) => error,
+    }
+}
+
+/// ZOOKEEPER-3644: an empty disk must be told from one whose snapshot was lost.
+#[test]
+fn an_empty_disk_gets_its_first_snapshot_before_its_first_log() {
+    let (_root, dirs) = empty();
+    let recovered = opened(&dirs);
+    assert_eq!((recovered.last, recovered.snapshot), (Zxid::ZERO, None));
+    assert_eq!(names(&dirs.snapshots), ["snapshot.0"]);
+    write_log(&dirs, 1..=5, 100);
+    let recovered = opened(&dirs);
+    assert_eq!((recovered.last, recovered.replayed.records), (Zxid(5), 5));
+    fs::remove_file(dirs.snapshots.join("snapshot.0")).unwrap();
+    assert!(matches!(refusal(&dirs), RecoveryError::NoSnapshot { .. }));
+    let trusting = RecoveryOptions { trusts_empty: true, ..RecoveryOptions::default() };
+    assert_eq!(recover(&dirs, &config(), &trusting).unwrap().last, Zxid(5));
+}
+
+/// Many lives: recover, log, snapshot now and then, end with or without a close; nothing is lost on the way.
+#[test]
+fn a_server_finds_everything_again_after_each_restart() {
+    let (_root, dirs) = empty();
+    let (_wake, sender) = UnixStream::pair().unwrap();
+    let mut next = 1;
+    for life in 0..12 {
+        let mut recovered = opened(&dirs);
+        assert_eq!(recovered.last, Zxid(next - 1), "life {life}");
+        for zxid in 1..next {
+            assert!(recovered.tree.node(&format!("/n{zxid:04}")).is_some(), "life {life}: /n{zxid}");
+        }
+        let mut settings = LogConfig::new(&dirs.logs);
+        settings.prealloc_kib = 64;
+        let mut log = TxnLog::open(settings, recovered.last, sender.as_raw_fd()).unwrap();
+        for _ in 0..life * 7 {
+            let transaction = create(next);
+            recovered.tree.apply(&Bytes::copy_from_slice(&transaction)).unwrap();
+            log.append(Zxid(next), &transaction);
+            log.flush().unwrap();
+            next += 1;
+        }
+        log.settle().unwrap();
+        if life % 3 == 1 {
+            log.roll();
+            snapshot::write(recovered.tree.image(), &dirs, SnapshotOptions::default()).unwrap();
+        }
+        if life % 2 == 0 {
+            log.close().unwrap();
+        }
+    }
+    assert_eq!(naive_log::read_all(&dirs.logs).len() as i64, next - 1);
+}
+
+/// P10, ZOOKEEPER-2332: an empty log at the end must not keep the server from starting, nor take a name.
+#[test]
+fn empty_logs_at_the_end_are_removed() {
+    for bytes in [&b""[..], &[0; 4096], &LOG_HEADER, &[&LOG_HEADER[..], &[0; 100]].concat()] {
+        let (_root, dirs) = copy("apache-3.9.5-plain");
+        let expected = opened(&dirs).last;
+        let path = dirs.logs.join(format!("log.{:x}", expected.0 + 1));
+        fs::write(&path, bytes).unwrap();
+        let recovered = opened(&dirs);
+        assert_eq!(recovered.last, expected);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn an_empty_log_in_the_middle_is_refused() {
+    let (_root, dirs) = empty();
+    opened(&dirs);
+    write_log(&dirs, 1..=5, 0);
+    fs::write(dirs.logs.join("log.6"), b"").unwrap();
+    write_log(&dirs, 7..=9, 0);
+    let error = refusal(&dirs).to_string();
+    assert!(error.contains("log.6") && error.contains("length 0"), "{error}");
+}
+
+/// A torn tail is cut, once; the next server appends to a new file and the old one stays whole.
+#[test]
+fn a_torn_tail_is_cut_and_the_next_log_is_a_new_file() {
+    let (_root, dirs) = empty();
+    opened(&dirs);
+    let path = write_log(&dirs, 1..=20, 5000);
+    let whole = fs::read(&path).unwrap();
+    let records = naive_log::read(&path);
+    let end_of_19 = 16 + records[..19].iter().map(|record| record.transaction.len() + 13).sum::<usize>();
+    for cut in [end_of_19 + 7, end_of_19 + 11, end_of_19 + 30] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let recovered = opened(&dirs);
+        assert_eq!(recovered.last, Zxid(19));
+        assert_eq!(recovered.cut(), Some((&path, end_of_19 as u64)));
+        assert_eq!(fs::metadata(&path).unwrap().len(), end_of_19 as u64);
+        assert!(opened(&dirs).cut().is_none(), "once");
+    }
+    // A file whose only record is torn goes: its name is the zxid that will be given out again.
+    fs::write(dirs.logs.join("log.14"), [&LOG_HEADER[..], &[0, 0, 0, 0, 7, 7]].concat()).unwrap();
+    assert_eq!(opened(&dirs).last, Zxid(19));
+    assert_eq!(names(&dirs.logs), ["log.1", "snapshot.0"]);
+}
+
+/// FAST'18: cutting at a bad checksum in the middle loses acknowledged writes. File, offset and zxid are named.
+#[test]
+fn damage_is_refused_by_file_offset_and_zxid() {
+    let (_root, dirs) = empty();
+    opened(&dirs);
+    let first = write_log(&dirs, 1..=20, 5000);
+    let good = fs::read(&first).unwrap();
+    let record_bytes = create(1).len() + 13;
+    let mut bytes = good.clone();
+    bytes[16 + 4 * record_bytes + 40] ^= 1;
+    fs::write(&first, &bytes).unwrap();
+    let error = refusal(&dirs);
+    let RecoveryError::Log(ReplayError::Damaged { path, offset, after, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!((path, *offset, *after), (&first, 16 + 4 * record_bytes as u64, Zxid(4)));
+    let words = error.to_string();
+    assert!(words.contains("log.1") && words.contains("0x4") && words.contains("byte"), "{words}");
+    assert_eq!(fs::read(&first).unwrap(), bytes, "nothing was changed");
+
+    // The same at the end of a file that is not the last one.
+    fs::write(&first, &good[..16 + 19 * record_bytes + 30]).unwrap();
+    write_log(&dirs, 21..=22, 0);
+    assert!(matches!(refusal(&dirs), RecoveryError::Log(ReplayError::Damaged { after: Zxid(19), .. })));
+
+    // Cut cleanly there: then zxid 20 is missing.
+    fs::write(&first, &good[..16 + 19 * record_bytes]).unwrap();
+    let error = refusal(&dirs);
+    assert!(
+        matches!(&error, RecoveryError::Log(ReplayError::Missing { after: Zxid(19), found: Zxid(21), .. })),
+        "{error}"
+    );
+}
+
+/// A lost log file between the snapshot and the oldest log: the state would be wrong without anybody knowing.
+#[test]
+fn a_hole_behind_the_snapshot_is_refused() {
+    let (_root, dirs) = empty();
+    opened(&dirs);
+    write_log(&dirs, 3..=9, 0);
+    let error = refusal(&dirs);
+    assert!(
+        matches!(&error, RecoveryError::Log(ReplayError::Missing { after: Zxid(0), found: Zxid(3), .. })),
+        "{error}"
+    );
+}
+
+/// P17j: nobody may skip a transaction that he does not know.
+#[test]
+fn an_unknown_transaction_type_is_refused() {
+    let (_root, dirs) = empty();
+    opened(&dirs);
+    let path = write_log(&dirs, 1..=3, 0);
+    let mut transaction = create(4);
+    transaction[28..32].copy_from_slice(&77i32.to_be_bytes());
+    let mut bytes = fs::read(&path).unwrap();
+    let start = bytes.len();
+    bytes.resize(start + transaction.len() + 13, 0);
+    put_record(&mut bytes[start..], &transaction);
+    fs::write(&path, bytes).unwrap();
+    let error = refusal(&dirs);
+    assert!(matches!(&error, RecoveryError::Transaction { zxid: Zxid(4), .. }), "{error}");
+}
+
+#[test]
+fn snapshots_that_are_all_damaged_are_refused() {
+    let (_root, dirs) = copy("apache-3.9.5-plain");
+    for file in dirs.snapshots().unwrap() {
+        let bytes = fs::read(&file.path).unwrap();
+        fs::write(&file.path, &bytes[..bytes.len() - 3]).unwrap();
+    }
+    let error = refusal(&dirs);
+    assert!(matches!(&error, RecoveryError::NoValidSnapshot { tried: 3, .. }), "{error}");
+    assert!(error.to_string().contains("snapshot.242"), "{error}");
+}
+
+/// A server killed while it wrote a snapshot (RaftKeeper 240) starts from the one before.
+#[test]
+fn a_half_written_snapshot_is_never_taken_for_one() {
+    let (_root, dirs) = copy("apache-3.9.5-plain");
+    let expected = opened(&dirs).last;
+    let half = dirs.snapshots.join("writing-snapshot.fff");
+    fs::write(&half, fs::read(dirs.snapshots.join("snapshot.242")).unwrap()).unwrap();
+    assert_eq!(opened(&dirs).last, expected);
+    assert!(!half.exists());
+}
+
+/// P14: what was never committed goes, and exactly that.
+#[test]
+fn truncate_keeps_everything_up_to_the_given_zxid() {
+    for keep in [0, 1, 4, 5, 6, 11, 14, 15] {
+        let (_root, dirs) = empty();
+        opened(&dirs);
+        write_log(&dirs, 1..=5, 3000);
+        write_log(&dirs, 6..=10, 0);
+        write_log(&dirs, 11..=15, 3000);
+        let last = truncate(&dirs, Zxid(keep)).unwrap();
+        assert_eq!(last.unwrap_or(Zxid::ZERO), Zxid(keep), "keep {keep}");
+        let recovered = opened(&dirs);
+        assert_eq!((recovered.last, recovered.replayed.records), (Zxid(keep), keep as u64));
+    }
+}
+
+/// P36: N verified snapshots and every log that continues the oldest of them.
+#[test]
+fn purge_keeps_what_a_restart_from_any_kept_snapshot_needs() {
+    let (_root, dirs) = empty();
+    let mut tree = Tree::new(config());
+    let mut zxid = 0;
+    for _ in 0..6 {
+        snapshot::write(tree.image(), &dirs, SnapshotOptions::default()).unwrap();
+        // Two logs between snapshots; the second goes on behind the next one, as rolling is never exact.
+        for _ in 0..2 {
+            write_log(&dirs, zxid + 1..=zxid + 4, 0);
+            for _ in 0..4 {
+                zxid += 1;
+                tree.apply(&Bytes::from(create(zxid))).unwrap();
+            }
+        }
+    }
+    // Snapshots at 0, 8, 16, 24, 32, 40; 24 is damaged and does not count.
+    let damaged = dirs.snapshots.join("snapshot.18");
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let purged = purge(&dirs, 1).unwrap();
+    assert_eq!(purged.invalid, [damaged]);
+    let expected = [
+        "log.11",
+        "log.15",
+        "log.19",
+        "log.1d",
+        "log.21",
+        "log.25",
+        "log.29",
+        "log.2d",
+        "snapshot.10",
+        "snapshot.18",
+        "snapshot.20",
+        "snapshot.28",
+    ];
+    assert_eq!(names(&dirs.logs), expected);
+    for kept in ["snapshot.28", "snapshot.20", "snapshot.18", "snapshot.10"] {
+        if kept != "snapshot.18" {
+            assert_eq!(opened(&dirs).last, Zxid(48));
+        }
+        fs::remove_file(dirs.snapshots.join(kept)).unwrap();
+    }
+
+    // Fewer verified snapshots than to be kept: nothing goes.
+    let (_root, dirs) = copy("apache-3.9.5-plain");
+    fs::write(dirs.snapshots.join("snapshot.16d"), b"damaged").unwrap();
+    let before = names(&dirs.logs);
+    assert!(purge(&dirs, 3).unwrap().removed.is_empty());
+    assert_eq!(names(&dirs.logs), before);
+}
