@@ -6,8 +6,14 @@ use crate::{
 };
 use anyhow::{Context, anyhow};
 use loadgen::{
-    client::Client, clock::Clock, engine::Engine, fan_out::FanOut, keys::KeySpace, layout::create_all,
-    link::Link, process,
+    client::Client,
+    clock::Clock,
+    engine::Engine,
+    fan_out::{FanOut, Watched},
+    keys::KeySpace,
+    layout::create_all,
+    link::Link,
+    process,
 };
 use std::{
     path::Path,
@@ -93,7 +99,7 @@ pub fn sessions(make: &Make, directory: &Path, count: usize, rounds: usize) -> a
         *noted.lock().expect("nobody panics with it") = (resident, took);
     });
     let links = (0..count).map(|index| Link::new(index, index as u64, 0)).collect();
-    let load = FanOut::new("/watched".to_owned(), 100, rounds, on_connected);
+    let load = FanOut::new("/watched".to_owned(), Watched::Data, 100, rounds, on_connected);
     let load = Engine::new(Clock::start(), Arc::new(server.hosts.clone()), 40_000, links, load)?.run()?;
     if let Some(why) = load.failure {
         return Err(anyhow!("{}: {why}", make.name()));

@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::{
+    compare::{Budget, budget},
     hosts::Hosts,
     keys::{DEPTH_LIMIT, KeySpace, Popularity, popularity},
     mix::{Mix, Pace, Plan, Stream, mix},
@@ -27,7 +28,83 @@ pub struct CommandLine {
 
 /// What else loadgen does.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Find the highest rate at which a latency objective holds
+    FindMax(Box<FindMaxArgs>),
+    /// Run a scenario by its name; without a name, list them
+    Scenario(ScenarioArgs),
+    /// Compare two runs, or two sets of runs, that were written with --json
+    Compare(CompareArgs),
+}
+
+/// `loadgen find-max`.
+#[derive(Debug, Args)]
+pub struct FindMaxArgs {
+    /// The median response time must not be above this
+    #[arg(long, value_name = "TIME", value_parser = duration, group = "objective", help_heading = "Objective")]
+    pub p50: Option<Duration>,
+    /// The 99th percentile must not be above this, such as 5ms
+    #[arg(long, value_name = "TIME", value_parser = duration, group = "objective", help_heading = "Objective")]
+    pub p99: Option<Duration>,
+    /// The 99.9th percentile must not be above this
+    #[arg(long, value_name = "TIME", value_parser = duration, group = "objective", help_heading = "Objective")]
+    pub p999: Option<Duration>,
+    /// First rate tried
+    #[arg(long, default_value = "1k/s", value_name = "RATE", value_parser = rate, help_heading = "Objective")]
+    pub from: f64,
+    /// Never try more than this
+    #[arg(long, default_value = "10M/s", value_name = "RATE", value_parser = rate, help_heading = "Objective")]
+    pub most: f64,
+    /// Stop when the answer is known to this many percent
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT", help_heading = "Objective")]
+    pub precision: f64,
+    /// What to load; rates are taken as proportions. Without one: setData.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// `loadgen scenario`.
+#[derive(Clone, Debug, Args)]
+pub struct ScenarioArgs {
+    /// Which; without one, all are listed
+    pub name: Option<String>,
+    /// Servers, as in a ZooKeeper connect string
+    #[arg(long, default_value = "127.0.0.1:2181", value_name = "HOSTS")]
+    pub hosts: String,
+    /// Sessions, where the scenario leaves it open
+    #[arg(long, short = 'c', value_name = "N", value_parser = count)]
+    pub sessions: Option<u64>,
+    /// How long to measure each step
+    #[arg(long, short = 'd', default_value = "10s", value_name = "TIME", value_parser = duration)]
+    pub duration: Duration,
+    /// How long to load before measuring
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = duration)]
+    pub warmup: Duration,
+    /// Start of the random numbers [default: from the clock]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Process id of a local server, to report its CPU time and memory
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Write the results as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// No lines while it runs
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `loadgen compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// JSON of a run, or of several, separated by commas
+    pub before: String,
+    /// JSON of the runs to compare with it
+    pub after: String,
+    /// Exit with 1 on a significant change such as p99>+10% or ops/s<-5%, or a figure such as errors>0; may be repeated
+    #[arg(long, value_name = "BUDGET", value_parser = budget)]
+    pub fail_if: Vec<Budget>,
+}
 
 /// What to load, how and for how long.
 #[derive(Clone, Debug, Args)]
@@ -111,6 +188,15 @@ pub struct RunArgs {
     /// Write the results as JSON to this file; - is standard output
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
+    /// Write a report with pictures to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Write response times per second as an HdrHistogram log to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hlog: Option<PathBuf>,
+    /// Exit with 1 if a figure of this run is beyond a limit, such as errors>0 or p99>5000000 (nanoseconds)
+    #[arg(long, value_name = "BUDGET", value_parser = budget, help_heading = "Output")]
+    pub fail_if: Vec<Budget>,
     /// No lines while it runs
     #[arg(long, short, help_heading = "Output")]
     pub quiet: bool,

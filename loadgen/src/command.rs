@@ -1,14 +1,22 @@
 //! From the command line to the exit code: 0 all is well, 1 a check or a budget failed, 2 it could not be done.
 
 use crate::{
-    args::CommandLine,
+    args::{Command, CommandLine, CompareArgs, FindMaxArgs, RunArgs, ScenarioArgs},
+    clock::nanos,
+    compare, find_max,
+    find_max::{Objective, Search},
+    hdr_log::interval_log,
+    live::Live,
+    page::page,
     report::Report,
-    run::{self, Second, Watcher},
-    units::{show_count, show_nanos},
+    run, scenario,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use serde::Serialize;
 use std::{
+    fs,
     io::Write,
+    path::Path,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -18,60 +26,125 @@ use std::{
 /// # Errors
 /// If it cannot be done; the text says what to write instead.
 pub fn execute(line: CommandLine) -> anyhow::Result<ExitCode> {
-    let arguments = line.run;
-    let settings = arguments.settings()?;
+    let good = match line.command {
+        None => run_once(&line.run)?,
+        Some(Command::FindMax(arguments)) => find(*arguments)?,
+        Some(Command::Scenario(arguments)) => run_scenario(&arguments)?,
+        Some(Command::Compare(arguments)) => compare_runs(&arguments)?,
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Set by the first Ctrl-C, which ends the run with the results so far; the second ends the process.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends the process at once.
         signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
     }
-    let mut watcher = Lines { quiet: arguments.quiet };
-    let outcome = run::run(&settings, stop, &mut watcher)?;
+    Ok(stop)
+}
+
+fn run_once(arguments: &RunArgs) -> anyhow::Result<bool> {
+    let settings = arguments.settings()?;
+    let mut live = Live::of(&settings, arguments.quiet);
+    let outcome = run::run(&settings, stop_on_signals()?, &mut live)?;
+    live.finish();
     let report = Report::new(&settings, &outcome);
     let to_stdout = arguments.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
     if !to_stdout {
-        println!("{}", report.table());
+        println!("{}", report.table().trim_end());
     }
     if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        if to_stdout {
-            writeln!(std::io::stdout(), "{text}")?;
-        } else {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
+        write_json(path, &report)?;
     }
-    Ok(if report.verified() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    if let Some(path) = &arguments.html {
+        write_file(path, page(&report).as_bytes())?;
+    }
+    if let Some(path) = &arguments.hlog {
+        write_file(path, &interval_log(&outcome.seconds, outcome.began)?)?;
+    }
+    let failed = compare::exceeded_alone(&report, &arguments.fail_if)?;
+    for budget in &failed {
+        eprintln!("loadgen: over budget: {budget}");
+    }
+    Ok(report.verified() && failed.is_empty())
 }
 
-/// Plain lines while a run goes on.
-struct Lines {
-    quiet: bool,
+fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
+    ensure!(!arguments.run.closed, "find-max looks for a rate; a closed loop has none");
+    let (quantile, limit) = match (arguments.p50, arguments.p99, arguments.p999) {
+        (Some(limit), _, _) => (0.5, limit),
+        (_, _, Some(limit)) => (0.999, limit),
+        (_, limit, _) => (0.99, limit.context("say what must hold, such as --p99 5ms")?),
+    };
+    let run = &mut arguments.run;
+    match (run.rate, &run.mix, run.writes, run.reads) {
+        (None, None, None, None) => run.writes = Some(1.0),
+        (None, Some(_), _, _) => run.rate = Some(1.0),
+        _ => {}
+    }
+    // The nodes serve every step.
+    run.keep = true;
+    let settings = arguments.run.settings()?;
+    let objective = Objective { quantile, limit: nanos(limit) };
+    let search = Search {
+        from: arguments.from,
+        most: arguments.most,
+        precision: (arguments.precision / 100.0).max(0.001),
+    };
+    let mut live = Live::new(arguments.run.quiet, 0);
+    let steps = find_max::find_max(&settings, objective, search, &stop_on_signals()?, &mut live)?;
+    println!("{}", find_max::show(&steps, objective).trim_end());
+    if let Some(path) = &arguments.run.json {
+        let reports: Vec<&Report> = steps.iter().map(|step| &step.report).collect();
+        write_json(path, &reports)?;
+    }
+    let mut client = run::connect_any(&settings.hosts, settings.timeout_ms)?;
+    client.delete_tree(&settings.plan.root)?;
+    client.close();
+    Ok(steps.iter().any(|step| step.holds))
 }
 
-impl Watcher for Lines {
-    fn second(&mut self, second: &Second) {
-        if self.quiet {
-            return;
+fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
+    let Some(name) = &arguments.name else {
+        for scenario in scenario::SCENARIOS {
+            println!("{:<26}{}", scenario.name, scenario.about);
         }
-        let quantile = |q| show_nanos(second.response.value_at_quantile(q));
-        eprintln!(
-            "{:>4} s{} {:>10} ops/s  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  max {:>8}  errors {}  in flight {}",
-            second.index + 1,
-            if second.warmup { " (warm-up)" } else { "" },
-            show_count(second.response.len()),
-            quantile(0.5),
-            quantile(0.99),
-            quantile(0.999),
-            show_nanos(second.response.max()),
-            show_count(second.failed),
-            show_count(second.in_flight),
-        );
+        return Ok(true);
+    };
+    let scenario = scenario::find(name)?;
+    let mut live = Live::new(arguments.quiet, 0);
+    let outcome = scenario::run(scenario, arguments, &stop_on_signals()?, &mut live)?;
+    println!("{}", outcome.show().trim_end());
+    if let Some(path) = &arguments.json {
+        write_json(path, &outcome)?;
     }
+    Ok(outcome.is_clean())
+}
 
-    fn step(&mut self, text: &str) {
-        if !self.quiet {
-            eprintln!("{text}");
-        }
+fn compare_runs(arguments: &CompareArgs) -> anyhow::Result<bool> {
+    let (before, after) = (compare::read(&arguments.before)?, compare::read(&arguments.after)?);
+    let lines = compare::compare(&before, &after)?;
+    println!("{}", compare::show(&lines, (before.len(), after.len())).trim_end());
+    for difference in compare::unlike(&before, &after) {
+        println!("note: the loads differ in {difference}");
     }
+    let failed = compare::exceeded(&lines, &arguments.fail_if);
+    for budget in &failed {
+        eprintln!("loadgen: over budget: {budget}");
+    }
+    Ok(failed.is_empty())
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    if path.as_os_str() == "-" {
+        return Ok(writeln!(std::io::stdout(), "{text}")?);
+    }
+    write_file(path, text.as_bytes())
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

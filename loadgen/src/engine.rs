@@ -111,6 +111,14 @@ impl Links {
         self.all[index].phase = Phase::Waiting { until: Nanos::MAX };
         self.wanted.push_back(index);
     }
+
+    /// Drops a link's connection without a word; its session stays with it.
+    pub fn cut(&mut self, index: usize) {
+        let link = &mut self.all[index];
+        assert!(link.is_ready(), "only an established connection can be cut");
+        link.forget();
+        link.phase = Phase::Idle;
+    }
 }
 
 /// One core's loop.
@@ -124,6 +132,8 @@ pub struct Engine<L> {
     pub load: L,
     buffer: Vec<u8>,
     connecting: usize,
+    /// TCP handshakes under way at once.
+    pub connecting_limit: usize,
     next_scan: Nanos,
 }
 
@@ -149,6 +159,7 @@ impl<L: Load> Engine<L> {
             load,
             buffer: vec![0; READ_BYTES],
             connecting: 0,
+            connecting_limit: CONNECTING_LIMIT,
             next_scan: 0,
         })
     }
@@ -192,7 +203,7 @@ impl<L: Load> Engine<L> {
 
     /// Opens connections that were asked for, a bounded number at once.
     fn open_wanted(&mut self, now: Nanos) -> anyhow::Result<()> {
-        while self.connecting < CONNECTING_LIMIT {
+        while self.connecting < self.connecting_limit {
             let Some(index) = self.links.wanted.pop_front() else { break };
             let link = &mut self.links.all[index];
             let address = self.hosts.list[link.host % self.hosts.list.len()].address;

@@ -1,4 +1,4 @@
-//! Many sessions watch one node; one of them sets it; each reads it again, which leaves the next watch.
+//! Many sessions watch one node; one of them changes it; each reads it again, which leaves the next watch.
 //!
 //! Measured per round: from the set to each event, to the last event, and to the last session that holds the new data.
 
@@ -6,7 +6,7 @@ use crate::{
     clock::{MILLISECOND, Nanos, SECOND},
     engine::{Links, Load, Loss, Turn},
     link::{Ask, InFlight, Link, Phase},
-    operation::{Operation, put_read, put_set},
+    operation::{Mode, Operation, put_create, put_delete, put_read, put_set},
     record::histogram,
     reply::Reply,
 };
@@ -15,6 +15,15 @@ use zkfast_wire::{OpCode, Zxid, watch::WatcherEvent};
 
 /// How long connecting, one round, or leaving may take.
 const PATIENCE: Nanos = 120 * SECOND;
+
+/// What is watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watched {
+    /// The data of the node; it is set.
+    Data,
+    /// Its children; an ephemeral one comes and goes.
+    Children,
+}
 
 /// One round's times from the send of the set, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +49,7 @@ enum Stage {
 /// The fan-out of one node to every link.
 pub struct FanOut {
     path: String,
+    watched: Watched,
     value: Vec<u8>,
     rounds_wanted: usize,
     stage: Stage,
@@ -59,14 +69,16 @@ pub struct FanOut {
 }
 
 impl FanOut {
-    /// `rounds` sets of `path`; `on_connected` is called when all sessions are up and before the first watch.
+    /// `rounds` changes of `path`; `on_connected` is called when all sessions are up and before the first watch.
     pub fn new(
         path: String,
+        watched: Watched,
         value_bytes: usize,
         rounds: usize,
         on_connected: Box<dyn FnOnce() + Send>,
     ) -> Self {
         Self {
+            watched,
             path,
             value: vec![b'.'; value_bytes],
             rounds_wanted: rounds,
@@ -85,15 +97,31 @@ impl FanOut {
     }
 
     fn arm(&self, link: &mut Link, now: Nanos) {
-        let ask = Ask { op: OpCode::GetData, operation: Operation::Watch, key: 0, note: 0, intended: now };
+        let op = match self.watched {
+            Watched::Data => OpCode::GetData,
+            Watched::Children => OpCode::GetChildren2,
+        };
+        let ask = Ask { op, operation: Operation::Watch, key: 0, note: 0, intended: now };
         link.request(now, ask, |out| put_read(out, |out| out.extend_from_slice(self.path.as_bytes()), true));
     }
 
-    fn set(&mut self, link: &mut Link, now: Nanos) {
-        let ask = Ask { op: OpCode::SetData, operation: Operation::Set, key: 0, note: 0, intended: now };
-        link.request(now, ask, |out| {
-            put_set(out, |out| out.extend_from_slice(self.path.as_bytes()), &self.value)
-        });
+    fn change(&mut self, link: &mut Link, now: Nanos) {
+        let comes = self.rounds.len().is_multiple_of(2);
+        let ask = |op| Ask { op, operation: Operation::Set, key: 0, note: 0, intended: now };
+        let path = &self.path;
+        let child = |out: &mut Vec<u8>| {
+            out.extend_from_slice(path.as_bytes());
+            out.extend_from_slice(b"/instance");
+        };
+        match self.watched {
+            Watched::Data => link.request(now, ask(OpCode::SetData), |out| {
+                put_set(out, |out| out.extend_from_slice(path.as_bytes()), &self.value);
+            }),
+            Watched::Children if comes => link.request(now, ask(OpCode::Create), |out| {
+                put_create(out, child, &self.value, Mode::Ephemeral);
+            }),
+            Watched::Children => link.request(now, ask(OpCode::Delete), |out| put_delete(out, child)),
+        }
         self.stage = Stage::Waiting { set_at: now };
         (self.armed, self.events) = (0, 0);
     }
@@ -153,7 +181,7 @@ impl Load for FanOut {
             }
             Stage::Arming if self.armed == all => {
                 self.deadline = now + PATIENCE;
-                self.set(links.to_write(0), now);
+                self.change(links.to_write(0), now);
             }
             Stage::Arming => {}
             Stage::Waiting { set_at } => {
@@ -166,7 +194,7 @@ impl Load for FanOut {
                         return self.leave(links, now);
                     }
                     self.deadline = now + PATIENCE;
-                    self.set(links.to_write(0), now);
+                    self.change(links.to_write(0), now);
                 }
             }
             Stage::Leaving => {

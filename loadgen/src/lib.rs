@@ -7,22 +7,32 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod chart;
 pub mod client;
 pub mod clock;
 pub mod command;
+pub mod compare;
 pub mod engine;
+pub mod facts;
 pub mod fan_out;
+pub mod find_max;
+pub mod hdr_log;
 pub mod hosts;
 pub mod keys;
 pub mod layout;
 pub mod link;
+pub mod live;
 pub mod mix;
 pub mod operation;
+pub mod page;
 pub mod process;
+pub mod recipe;
 pub mod record;
 pub mod reply;
 pub mod report;
 pub mod run;
+pub mod scenario;
+pub mod storm;
 pub mod traffic;
 pub mod units;
 pub mod verify;

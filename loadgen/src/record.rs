@@ -231,6 +231,14 @@ impl Measured {
         self.window.until = self.window.until.min(other.window.until);
     }
 
+    /// Response time of all operations together at a quantile; in a closed loop their service time.
+    pub fn response_at(&self, quantile: f64) -> Nanos {
+        let mut all = OperationRecord::default();
+        self.seen().for_each(|(_, record)| all.add(record));
+        let histogram = if all.response.is_empty() { &all.service } else { &all.response };
+        histogram.value_at_quantile(quantile)
+    }
+
     /// The operations that happened.
     pub fn seen(&self) -> impl Iterator<Item = (Operation, &OperationRecord)> {
         Operation::ALL.iter().zip(&self.operations).filter_map(|(op, record)| Some((*op, record.as_deref()?)))

@@ -2,6 +2,7 @@
 
 use crate::{
     clock::Nanos,
+    facts::{Machine, ServerFacts},
     mix::Pace,
     record::OperationRecord,
     run::{Outcome, Settings},
@@ -65,6 +66,10 @@ pub struct OperationResult {
     pub response_ns: Latency,
     /// From the actual send.
     pub service_ns: Latency,
+    /// Response time by quantile, for drawing.
+    pub response_curve: Vec<(f64, Nanos)>,
+    /// Service time by quantile.
+    pub service_curve: Vec<(f64, Nanos)>,
 }
 
 /// A kind of failure.
@@ -113,6 +118,12 @@ pub struct Report {
     pub loadgen_version: String,
     /// What was asked for.
     pub load: LoadFacts,
+    /// Where the generator ran.
+    pub machine: Machine,
+    /// `mntr` of the servers before the run.
+    pub server_before: ServerFacts,
+    /// `mntr` of the servers after it.
+    pub server_after: ServerFacts,
     /// Counted seconds.
     pub seconds: f64,
     /// All operations together.
@@ -200,6 +211,9 @@ impl Report {
             schema: SCHEMA.to_owned(),
             loadgen_version: env!("CARGO_PKG_VERSION").to_owned(),
             load: load_facts(settings),
+            machine: Machine::here(),
+            server_before: outcome.server_before.clone(),
+            server_after: outcome.server_after.clone(),
             seconds,
             total,
             operations,
@@ -233,6 +247,9 @@ impl Report {
     /// Says when the generator, not the server, set the figures.
     fn remark(&mut self, settings: &Settings) {
         let mut remarks = Vec::new();
+        if self.interrupted {
+            remarks.push("The run was ended early.".to_owned());
+        }
         if self.client_utilisation > 0.8 {
             remarks.push(format!(
                 "The generator used {:.0}% of its {} thread(s): it was the bottleneck. Use --cores {} or another machine.",
@@ -359,13 +376,28 @@ impl Report {
 
 fn result(record: &OperationRecord, seconds: f64, open_loop: bool) -> OperationResult {
     let service_ns = Latency::of(&record.service);
+    let service_curve = curve(&record.service);
     OperationResult {
         succeeded: record.succeeded(),
         failed: record.failed,
         rate: record.succeeded() as f64 / seconds,
         response_ns: if open_loop { Latency::of(&record.response) } else { service_ns.clone() },
+        response_curve: if open_loop { curve(&record.response) } else { service_curve.clone() },
         service_ns,
+        service_curve,
     }
+}
+
+/// Quantiles closer and closer to 1, as far as there are values to tell them apart.
+fn curve(histogram: &Histogram<u64>) -> Vec<(f64, Nanos)> {
+    const STEPS_A_NINE: u32 = 10;
+    let nines_most = (histogram.len().max(1) as f64).log10().min(6.0);
+    (0..)
+        .map(|step| f64::from(step) / f64::from(STEPS_A_NINE))
+        .take_while(|nines| *nines <= nines_most)
+        .map(|nines| 1.0 - 10_f64.powf(-nines))
+        .map(|quantile| (quantile, histogram.value_at_quantile(quantile)))
+        .collect()
 }
 
 fn second_result(second: &crate::run::Second) -> SecondResult {

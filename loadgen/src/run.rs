@@ -4,6 +4,7 @@ use crate::{
     client::Client,
     clock::{Clock, Nanos, SECOND},
     engine::Engine,
+    facts::ServerFacts,
     hosts::Hosts,
     layout,
     link::Link,
@@ -24,7 +25,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// Seconds of lines that the collector may lag behind.
@@ -90,6 +91,12 @@ pub struct Outcome {
     pub spent: Spent,
     /// With `--verify`: what was checked.
     pub findings: Option<Findings>,
+    /// `mntr` of the servers before the load.
+    pub server_before: ServerFacts,
+    /// `mntr` of the servers after it.
+    pub server_after: ServerFacts,
+    /// When the load began.
+    pub began: SystemTime,
     /// Ended by Ctrl-C.
     pub interrupted: bool,
 }
@@ -113,6 +120,8 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     watcher.step("laying out the nodes");
     layout::prepare(&mut client, plan, settings.list_children)?;
     client.close();
+    let server_before = ServerFacts::ask(&settings.hosts);
+    let began = SystemTime::now();
 
     let clock = Clock::start();
     let shared = Arc::new(Shared::new(settings.cores, stop.clone()));
@@ -150,6 +159,7 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
         return Err(anyhow!(why));
     }
     let (measured, witness) = together.context("no core ran")?;
+    let server_after = ServerFacts::ask(&settings.hosts);
     let findings = match witness {
         None => None,
         Some(witness) => {
@@ -163,7 +173,8 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
         client.delete_tree(&plan.root)?;
         client.close();
     }
-    Ok(Outcome { measured, seconds, spent, findings, interrupted: stop.load(Ordering::Relaxed) })
+    let interrupted = stop.load(Ordering::Relaxed);
+    Ok(Outcome { measured, seconds, spent, findings, server_before, server_after, began, interrupted })
 }
 
 /// A session on the first server that gives one.

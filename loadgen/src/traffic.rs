@@ -130,6 +130,8 @@ struct Tally {
 enum Errand {
     /// Fill up the requests in flight of this link (closed loop).
     Refill(usize),
+    /// Begin an operation that needs more than this link (closed loop).
+    Begin(usize, Operation),
     /// Set the private node that this link watches.
     SetWatched(usize),
     /// Read the private node that this link watched.
@@ -313,6 +315,12 @@ impl Traffic {
         while let Some(errand) = self.errands.pop() {
             match errand {
                 Errand::Refill(index) => self.refill(links, index, now),
+                Errand::Begin(index, operation) => {
+                    if self.stage == Stage::Running {
+                        self.begin_wide(links, index, operation, now);
+                    }
+                    self.refill(links, index, now);
+                }
                 Errand::SetWatched(index) => self.set_watched(links, index, now),
                 Errand::ReadWatched(index) if links.all[index].is_ready() => {
                     self.read_watched(links.to_write(index), now);
@@ -329,18 +337,25 @@ impl Traffic {
         if self.stage != Stage::Running || !links.all[index].is_ready() {
             return;
         }
-        while links.all[index].in_flight.len() < *in_flight {
-            let operation = mix.next(&mut self.random);
-            if operation == Operation::Session {
-                // One slot of a closed loop is busy with it until its session is closed.
-                if self.begin_session(links, now) {
-                    break;
-                }
-                continue;
-            }
-            if operation == Operation::Watch && self.tallies[index].watching {
+        // Bounded, because an operation that cannot be begun now (a second watch) is skipped.
+        for _ in 0..4 * *in_flight {
+            if links.all[index].in_flight.len() >= *in_flight {
                 break;
             }
+            match mix.next(&mut self.random) {
+                operation @ (Operation::Session | Operation::Watch) => {
+                    self.begin_wide(links, index, operation, now)
+                }
+                operation => self.issue(links.to_write(index), operation, now, now),
+            }
+        }
+    }
+
+    /// Begins an operation that takes another connection or a node of its own, unless one is under way here.
+    fn begin_wide(&mut self, links: &mut Links, index: usize, operation: Operation, now: Nanos) {
+        if operation == Operation::Session {
+            self.begin_session(links, now);
+        } else if links.all[index].is_ready() && !self.tallies[index].watching {
             self.issue(links.to_write(index), operation, now, now);
         }
     }

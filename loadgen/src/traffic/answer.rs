@@ -160,7 +160,6 @@ impl Traffic {
             self.in_flight -= 1;
         }
         link.phase = Phase::Idle;
-        self.errands.push(Errand::Refill(self.cursor));
     }
 }
 

@@ -248,15 +248,12 @@ impl Traffic {
     pub(super) fn next_of_closed_loop(&mut self, link: &mut Link, now: Nanos) {
         let crate::mix::Pace::Closed { mix, .. } = &self.plan.pace else { return };
         let operation = mix.next(&mut self.random);
-        let simple = !matches!(operation, Operation::Session | Operation::Watch);
-        if simple && link.index < self.regular && link.is_ready() {
-            self.issue(link, operation, now, now);
-        } else {
-            self.errands.push(Errand::Refill(if link.index < self.regular {
-                link.index
-            } else {
-                self.cursor
-            }));
+        if link.index >= self.regular || !link.is_ready() {
+            return;
+        }
+        match operation {
+            Operation::Session | Operation::Watch => self.errands.push(Errand::Begin(link.index, operation)),
+            _ => self.issue(link, operation, now, now),
         }
     }
 }

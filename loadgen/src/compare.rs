@@ -1,0 +1,400 @@
+//! Two sets of runs against each other: by how much do they differ, and is it more than noise?
+//!
+//! With at least three runs on both sides, a run is a sample. With fewer, the counted seconds of the runs are; seconds of
+//! one run are not independent of each other, which the output says. The test is Mann and Whitney's U, two-sided: it
+//! asks nothing about how latencies are distributed.
+
+use crate::{
+    report::{Report, SCHEMA},
+    units::{show_count, show_nanos, three_digits},
+};
+use anyhow::{Context, bail, ensure};
+use std::{fmt::Write, path::Path};
+
+/// Below this probability of equal distributions a difference counts as one.
+pub const SIGNIFICANT: f64 = 0.05;
+/// Runs on each side from which on runs are the samples.
+const RUNS_ENOUGH: usize = 3;
+/// Pairs of sizes up to which the distribution of U is counted instead of approximated.
+const EXACT_LIMIT: usize = 20;
+
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Metric {
+    /// Successes a second.
+    Rate,
+    /// Median response time.
+    P50,
+    /// 99th percentile.
+    P99,
+    /// 99.9th percentile.
+    P999,
+    /// Largest.
+    Max,
+    /// CPU time of the server per operation.
+    Cpu,
+    /// Failures.
+    Errors,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Self; 7] =
+        [Self::Rate, Self::P50, Self::P99, Self::P999, Self::Max, Self::Cpu, Self::Errors];
+
+    /// The name in tables and budgets.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "ops/s",
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P999 => "p99.9",
+            Self::Max => "max",
+            Self::Cpu => "cpu",
+            Self::Errors => "errors",
+        }
+    }
+
+    fn of(self, report: &Report) -> Option<f64> {
+        let latency = &report.total.response_ns;
+        Some(match self {
+            Self::Rate => report.total.rate,
+            Self::P50 => latency.p50 as f64,
+            Self::P99 => latency.p99 as f64,
+            Self::P999 => latency.p999 as f64,
+            Self::Max => latency.max as f64,
+            Self::Cpu => report.server_cpu_ns_per_operation?,
+            Self::Errors => report.total.failed as f64,
+        })
+    }
+
+    /// One sample per counted second.
+    fn seconds(self, report: &Report) -> Vec<f64> {
+        let seconds = report.timeline.iter().filter(|second| !second.warmup);
+        let last = report.timeline.iter().map(|second| second.second).max();
+        // The last second is cut short by the end of the run.
+        let whole = seconds.filter(|second| Some(second.second) != last);
+        whole
+            .filter_map(|second| {
+                let latency = &second.response_ns;
+                Some(match self {
+                    Self::Rate => second.succeeded as f64,
+                    Self::P50 => latency.p50 as f64,
+                    Self::P99 => latency.p99 as f64,
+                    Self::P999 => latency.p999 as f64,
+                    Self::Max => latency.max as f64,
+                    Self::Errors => second.failed as f64,
+                    Self::Cpu => return None,
+                })
+            })
+            .collect()
+    }
+
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::Rate | Self::Errors => show_count(value as u64),
+            _ => show_nanos(value as u64),
+        }
+    }
+}
+
+/// A limit of change, such as `p99>+10%`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Budget {
+    metric: Metric,
+    above: bool,
+    /// Relative (0.1 for 10%) or, without a percent sign, absolute in the metric's unit.
+    limit: f64,
+    relative: bool,
+    text: String,
+}
+
+/// Reads `p99>+10%`, `ops/s<-5%` or `errors>0`.
+pub fn budget(text: &str) -> Result<Budget, String> {
+    let wrong = || {
+        let names = Metric::ALL.map(Metric::name).join(", ");
+        format!(
+            "`{text}` is not a budget; write a change that fails, such as p99>+10%, ops/s<-5% or errors>0 (of {names})"
+        )
+    };
+    let at = text.find(['<', '>']).ok_or_else(wrong)?;
+    let metric =
+        Metric::ALL.into_iter().find(|metric| metric.name() == text[..at].trim()).ok_or_else(wrong)?;
+    let number = text[at + 1..].trim();
+    let relative = number.ends_with('%');
+    let limit: f64 = number.trim_end_matches('%').trim_start_matches('+').parse().map_err(|_| wrong())?;
+    Ok(Budget {
+        metric,
+        above: text.as_bytes()[at] == b'>',
+        limit: if relative { limit / 100.0 } else { limit },
+        relative,
+        text: text.to_owned(),
+    })
+}
+
+/// One compared metric.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Which.
+    pub metric: Metric,
+    /// Median of the first set.
+    pub before: f64,
+    /// Median of the second set.
+    pub after: f64,
+    /// Probability that a difference like this is noise; `None` with too few samples.
+    pub p: Option<f64>,
+}
+
+impl Line {
+    /// Change relative to the first set.
+    pub fn change(&self) -> f64 {
+        if self.before == 0.0 {
+            if self.after == 0.0 { 0.0 } else { f64::INFINITY }
+        } else {
+            self.after / self.before - 1.0
+        }
+    }
+
+    /// Whether the difference is more than noise.
+    pub fn significant(&self) -> bool {
+        self.p.is_some_and(|p| p < SIGNIFICANT)
+    }
+}
+
+/// Reads the runs of a comma-separated list of files.
+///
+/// # Errors
+/// If a file is not a run of this schema.
+pub fn read(files: &str) -> anyhow::Result<Vec<Report>> {
+    files.split(',').map(|file| read_one(Path::new(file))).collect()
+}
+
+fn read_one(file: &Path) -> anyhow::Result<Report> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
+    let schema = value.get("schema").and_then(serde_json::Value::as_str).unwrap_or("none");
+    if schema != SCHEMA {
+        bail!(
+            "{} has the schema `{schema}`; this version reads `{SCHEMA}`, written with --json",
+            file.display()
+        );
+    }
+    serde_json::from_value(value).with_context(|| format!("{} does not fit `{SCHEMA}`", file.display()))
+}
+
+/// Compares two sets of runs.
+///
+/// # Errors
+/// If one of them is empty or they measured different loads.
+pub fn compare(before: &[Report], after: &[Report]) -> anyhow::Result<Vec<Line>> {
+    ensure!(!before.is_empty() && !after.is_empty(), "there is nothing to compare");
+    let runs = before.len().min(after.len()) >= RUNS_ENOUGH;
+    Ok(Metric::ALL
+        .into_iter()
+        .filter_map(|metric| {
+            let of = |set: &[Report]| set.iter().filter_map(|report| metric.of(report)).collect::<Vec<f64>>();
+            let (one, two) = (of(before), of(after));
+            if one.is_empty() || two.is_empty() {
+                return None;
+            }
+            let p = if runs {
+                mann_whitney(&one, &two)
+            } else {
+                let seconds = |set: &[Report]| {
+                    set.iter().flat_map(|report| metric.seconds(report)).collect::<Vec<f64>>()
+                };
+                mann_whitney(&seconds(before), &seconds(after))
+            };
+            Some(Line { metric, before: median(one), after: median(two), p })
+        })
+        .collect())
+}
+
+/// Whether the loads of two sets are alike; the differences if not.
+pub fn unlike(before: &[Report], after: &[Report]) -> Vec<String> {
+    let (one, two) = (&before[0].load, &after[0].load);
+    let mut differences = Vec::new();
+    let mut note = |what: &str, one: String, two: String| {
+        if one != two {
+            differences.push(format!("{what}: {one} and {two}"));
+        }
+    };
+    note("loop", one.loop_kind.clone(), two.loop_kind.clone());
+    note("mix", format!("{:?}", one.mixes), format!("{:?}", two.mixes));
+    note("connections", one.connections.to_string(), two.connections.to_string());
+    note("in flight", one.in_flight.to_string(), two.in_flight.to_string());
+    note("value bytes", format!("{:?}", one.value_bytes), format!("{:?}", two.value_bytes));
+    note("znodes", one.znodes.to_string(), two.znodes.to_string());
+    note("keys", one.keys.clone(), two.keys.clone());
+    differences
+}
+
+/// The lines as a table.
+pub fn show(lines: &[Line], runs: (usize, usize)) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{:<8}{:>14}{:>14}{:>10}  {:<8}", "", "before", "after", "change", "p");
+    for line in lines {
+        let change = line.change();
+        let _ = writeln!(
+            out,
+            "{:<8}{:>14}{:>14}{:>10}  {:<8}{}",
+            line.metric.name(),
+            line.metric.show(line.before),
+            line.metric.show(line.after),
+            if change.is_finite() { format!("{:+.1}%", change * 100.0) } else { "new".to_owned() },
+            line.p.map_or("-".to_owned(), three_digits),
+            if line.significant() { "significant" } else { "" }
+        );
+    }
+    if runs.0.min(runs.1) < RUNS_ENOUGH {
+        let _ = writeln!(
+            out,
+            "note: {} and {} runs: the seconds of the runs were taken as samples; {RUNS_ENOUGH} runs on each side tell more.",
+            runs.0, runs.1
+        );
+    }
+    out
+}
+
+/// The budgets with absolute limits that a single run exceeds.
+///
+/// # Errors
+/// If a budget is relative: a single run has nothing to be compared with.
+pub fn exceeded_alone(report: &Report, budgets: &[Budget]) -> anyhow::Result<Vec<String>> {
+    let mut failed = Vec::new();
+    for budget in budgets {
+        ensure!(!budget.relative, "`{}` compares two runs; use loadgen compare", budget.text);
+        let value = budget.metric.of(report).with_context(|| {
+            format!("`{}`: this run has no such figure; the server's CPU time needs --pid", budget.text)
+        })?;
+        if if budget.above { value > budget.limit } else { value < budget.limit } {
+            failed.push(format!("{}: it is {}", budget.text, budget.metric.show(value)));
+        }
+    }
+    Ok(failed)
+}
+
+/// The budgets that are exceeded by a significant difference (or by any, where significance cannot be told).
+pub fn exceeded(lines: &[Line], budgets: &[Budget]) -> Vec<String> {
+    let mut failed = Vec::new();
+    for budget in budgets {
+        let Some(line) = lines.iter().find(|line| line.metric == budget.metric) else {
+            failed.push(format!("{}: the runs do not have this figure", budget.text));
+            continue;
+        };
+        let value = if budget.relative { line.change() } else { line.after };
+        let beyond = if budget.above { value > budget.limit } else { value < budget.limit };
+        if beyond && (!budget.relative || line.p.is_none() || line.significant()) {
+            failed.push(format!(
+                "{}: {} to {}",
+                budget.text,
+                line.metric.show(line.before),
+                line.metric.show(line.after)
+            ));
+        }
+    }
+    failed
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
+
+/// Two-sided probability of a difference like this between equal distributions; `None` below three samples a side.
+pub fn mann_whitney(one: &[f64], two: &[f64]) -> Option<f64> {
+    let (n, m) = (one.len(), two.len());
+    if n < 3 || m < 3 {
+        return None;
+    }
+    let mut all: Vec<(f64, bool)> =
+        one.iter().map(|v| (*v, true)).chain(two.iter().map(|v| (*v, false))).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut rank_sum, mut tie_sum, mut ties) = (0.0, 0.0, false);
+    let mut at = 0;
+    while at < all.len() {
+        let end = at + all[at..].iter().take_while(|(value, _)| *value == all[at].0).count();
+        let rank = (at + 1 + end) as f64 / 2.0;
+        rank_sum += rank * all[at..end].iter().filter(|(_, first)| *first).count() as f64;
+        let size = (end - at) as f64;
+        tie_sum += size * size * size - size;
+        ties |= end - at > 1;
+        at = end;
+    }
+    let u = rank_sum - (n * (n + 1)) as f64 / 2.0;
+    let u = u.min((n * m) as f64 - u);
+    if !ties && n <= EXACT_LIMIT && m <= EXACT_LIMIT {
+        return Some((2.0 * exact_tail(n, m, u as usize)).min(1.0));
+    }
+    let (n, m) = (n as f64, m as f64);
+    let all = n + m;
+    let deviation = (n * m / 12.0 * (all + 1.0 - tie_sum / (all * (all - 1.0)))).sqrt();
+    if deviation == 0.0 {
+        return Some(1.0);
+    }
+    let z = ((n * m / 2.0 - u).abs() - 0.5).max(0.0) / deviation;
+    Some((2.0 * normal_tail(z)).min(1.0))
+}
+
+/// Share of the arrangements of n and m samples whose U is at most `u`.
+fn exact_tail(n: usize, m: usize, u: usize) -> f64 {
+    // counts[i][s]: ways to choose i of the ranks seen so far with U = s.
+    let most = n * m;
+    let mut counts = vec![vec![0.0_f64; most + 1]; n + 1];
+    counts[0][0] = 1.0;
+    for rank in 1..=n + m {
+        for chosen in (1..=n.min(rank)).rev() {
+            // Taken as the `chosen`-th smallest, a rank has rank - chosen of the others beneath it.
+            let beneath = rank - chosen;
+            for sum in beneath..=most {
+                counts[chosen][sum] += counts[chosen - 1][sum - beneath];
+            }
+        }
+    }
+    let total: f64 = counts[n].iter().sum();
+    counts[n][..=u.min(most)].iter().sum::<f64>() / total
+}
+
+/// Probability that a normal variable is above `z` (Abramowitz and Stegun 7.1.26, error below 1.5e-7).
+fn normal_tail(z: f64) -> f64 {
+    let x = z / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let poly = t
+        * (0.254_829_592
+            + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    0.5 * poly * (-x * x).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checked against scipy.stats.mannwhitneyu (exact without ties, asymptotic with continuity otherwise).
+    #[test]
+    fn the_test_says_what_others_say() {
+        let near = |got: Option<f64>, expected: f64| {
+            let got = got.unwrap();
+            assert!((got - expected).abs() < 1e-4, "{got} where {expected} is due");
+        };
+        near(mann_whitney(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), 0.1);
+        near(mann_whitney(&[1.0, 2.0, 3.0, 4.0, 5.0], &[6.0, 7.0, 8.0, 9.0, 10.0]), 2.0 / 252.0);
+        near(mann_whitney(&[1.0, 3.0, 5.0, 7.0], &[2.0, 4.0, 6.0, 8.0]), 0.685_714);
+        near(mann_whitney(&[1.0, 1.0, 2.0], &[1.0, 1.0, 2.0]), 1.0);
+        assert_eq!(mann_whitney(&[1.0, 2.0], &[3.0, 4.0]), None, "two samples prove nothing");
+    }
+
+    #[test]
+    fn budgets_read_as_written_and_fail_only_beyond_noise() {
+        let line = |p| Line { metric: Metric::P99, before: 100.0, after: 120.0, p };
+        let ten = budget("p99>+10%").unwrap();
+        assert_eq!(exceeded(&[line(Some(0.01))], std::slice::from_ref(&ten)).len(), 1);
+        assert_eq!(exceeded(&[line(Some(0.5))], std::slice::from_ref(&ten)).len(), 0, "within noise");
+        assert_eq!(exceeded(&[line(None)], &[ten]).len(), 1, "no proof of innocence");
+        assert_eq!(exceeded(&[line(Some(0.01))], &[budget("p99>+30%").unwrap()]).len(), 0);
+        assert_eq!(exceeded(&[], &[budget("ops/s<-5%").unwrap()]).len(), 1);
+        assert!(budget("p98>+10%").unwrap_err().contains("p99.9"));
+        assert!(budget("p99").is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! The report as one HTML file: everything inline, nothing loaded from anywhere.
+
+use crate::{
+    chart::{Axes, Series, draw},
+    facts::changes,
+    report::{Latency, OperationResult, Report, SecondResult},
+    units::{show_count, show_nanos, three_digits},
+};
+use std::fmt::Write;
+
+const STYLE: &str = "\
+body{font:15px/1.45 system-ui,sans-serif;color:#222;max-width:980px;margin:2em auto;padding:0 1em}\
+h1{font-size:1.5em;margin-bottom:.2em}h2{font-size:1.15em;margin:1.8em 0 .4em}\
+p.about{color:#555;margin:.1em 0}\
+.cards{display:flex;flex-wrap:wrap;gap:.8em;margin:1.2em 0}\
+.card{border:1px solid #ddd;border-radius:6px;padding:.5em .9em;min-width:6.5em}\
+.card b{display:block;font-size:1.25em}.card span{color:#666;font-size:.85em}\
+table{border-collapse:collapse;width:100%;font-size:.9em}\
+th,td{padding:.28em .6em;text-align:right;border-bottom:1px solid #e5e5e5}\
+th:first-child,td:first-child{text-align:left}th{color:#555;font-weight:600}\
+svg{width:100%;height:auto}\
+.note{background:#fff6dd;border-left:4px solid #e6a100;padding:.5em .8em;margin:.5em 0}\
+.bad{background:#fde8e6;border-left:4px solid #c0392b;padding:.5em .8em;margin:.5em 0}";
+
+/// The whole page.
+pub fn page(report: &Report) -> String {
+    let mut out = String::new();
+    let title = format!("loadgen: {}", escape(&mix_text(report)));
+    let _ = write!(
+        out,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body><h1>{title}</h1>"
+    );
+    about(&mut out, report);
+    cards(&mut out, report);
+    for remark in &report.remarks {
+        let _ = write!(out, "<div class=\"note\">{}</div>", escape(remark));
+    }
+    verification(&mut out, report);
+    charts(&mut out, report);
+    operations(&mut out, report);
+    failures(&mut out, report);
+    server(&mut out, report);
+    out.push_str("</body></html>\n");
+    out
+}
+
+fn mix_text(report: &Report) -> String {
+    let parts: Vec<String> = report
+        .load
+        .mixes
+        .iter()
+        .map(|(mix, rate)| match rate {
+            Some(rate) => format!("{mix} at {}/s", show_count(*rate as u64)),
+            None => mix.clone(),
+        })
+        .collect();
+    parts.join(" + ")
+}
+
+fn about(out: &mut String, report: &Report) {
+    let load = &report.load;
+    let loop_text = match (load.loop_kind.as_str(), load.poisson) {
+        ("closed", _) => format!("closed loop, {} in flight on each", load.in_flight),
+        (_, true) => "open loop with Poisson arrivals".to_owned(),
+        _ => "open loop with equal gaps".to_owned(),
+    };
+    let _ = write!(
+        out,
+        "<p class=\"about\">{} on {} connections to {}; values of {} bytes; {} znodes, {} keys; measured for {} s{}; \
+         seed {}.</p>",
+        escape(&loop_text),
+        load.connections,
+        escape(&load.hosts),
+        if load.value_bytes.0 == load.value_bytes.1 {
+            load.value_bytes.0.to_string()
+        } else {
+            format!("{} to {}", load.value_bytes.0, load.value_bytes.1)
+        },
+        show_count(load.znodes),
+        escape(&load.keys),
+        three_digits(report.seconds),
+        if report.interrupted { " (ended early)" } else { "" },
+        load.seed,
+    );
+    let machine = &report.machine;
+    let _ = write!(
+        out,
+        "<p class=\"about\">Generator: {} CPUs ({}), {} GB, {}, disk {}; loadgen {}.</p>",
+        machine.cpus,
+        escape(&machine.cpu),
+        three_digits(machine.memory_bytes as f64 / 1e9),
+        escape(&machine.kernel),
+        escape(&machine.disk),
+        escape(&report.loadgen_version),
+    );
+}
+
+fn cards(out: &mut String, report: &Report) {
+    let latency = &report.total.response_ns;
+    let mut cards = vec![
+        (show_count(report.total.rate.round() as u64), "operations a second"),
+        (show_nanos(latency.p50), "p50"),
+        (show_nanos(latency.p99), "p99"),
+        (show_nanos(latency.p999), "p99.9"),
+        (show_nanos(latency.max), "max"),
+        (show_count(report.total.failed), "errors"),
+    ];
+    if let Some(cpu) = report.server_cpu_ns_per_operation {
+        cards.push((format!("{} us", three_digits(cpu / 1e3)), "server CPU per operation"));
+    }
+    if let Some(bytes) = report.server_resident_bytes {
+        cards.push((format!("{} MB", three_digits(bytes as f64 / 1e6)), "server memory"));
+    }
+    cards.push((
+        format!("{} us", three_digits(report.client_cpu_ns_per_operation / 1e3)),
+        "generator CPU per operation",
+    ));
+    out.push_str("<div class=\"cards\">");
+    for (value, name) in cards {
+        let _ = write!(out, "<div class=\"card\"><b>{value}</b><span>{name}</span></div>");
+    }
+    out.push_str("</div>");
+}
+
+fn verification(out: &mut String, report: &Report) {
+    let Some(found) = &report.verification else { return };
+    if found.violations.is_empty() {
+        let _ = write!(out, "<p>Verified: {} facts compared, none violated.</p>", show_count(found.checks));
+    }
+    for (kind, (count, examples)) in &found.violations {
+        let _ = write!(
+            out,
+            "<div class=\"bad\">{} times: {}. Such as {}</div>",
+            show_count(*count),
+            escape(kind),
+            escape(&examples.join("; "))
+        );
+    }
+}
+
+fn charts(out: &mut String, report: &Report) {
+    // The last, unfinished second would show a drop that was none.
+    let whole = report.timeline.len().saturating_sub(usize::from(report.timeline.len() > 1));
+    let seconds: Vec<&SecondResult> = report.timeline.iter().take(whole).collect();
+    let over_time = |name: &str, of: &dyn Fn(&SecondResult) -> f64| Series {
+        name: name.to_owned(),
+        points: seconds.iter().map(|second| (second.second as f64 + 1.0, of(second))).collect(),
+    };
+    let x_seconds = |x: f64| format!("{x:.0}");
+    let y_count = |y: f64| show_count(y.round() as u64);
+    let y_time = |y: f64| show_nanos(y as u64);
+    let warmup = report.timeline.iter().filter(|second| second.warmup).count();
+    let x_name = if warmup > 0 {
+        format!("seconds since the begin (the first {warmup} are warm-up)")
+    } else {
+        "seconds since the begin".to_owned()
+    };
+    let count_axes =
+        |y_name| Axes { x_name: &x_name, y_name, x_label: &x_seconds, y_label: &y_count, y_log: false };
+    let _ = write!(
+        out,
+        "<h2>Throughput over time</h2>{}",
+        draw(&[over_time("answered", &|s| s.succeeded as f64)], &count_axes("operations a second"))
+    );
+    let latencies = [
+        over_time("p50", &|s| s.response_ns.p50 as f64),
+        over_time("p99", &|s| s.response_ns.p99 as f64),
+        over_time("p99.9", &|s| s.response_ns.p999 as f64),
+        over_time("max", &|s| s.response_ns.max as f64),
+    ];
+    let axes =
+        Axes { x_name: &x_name, y_name: "response time", x_label: &x_seconds, y_label: &y_time, y_log: true };
+    let _ = write!(out, "<h2>Latency over time</h2>{}", draw(&latencies, &axes));
+    curves(out, report);
+    let _ = write!(
+        out,
+        "<h2>Requests in flight</h2>{}",
+        draw(&[over_time("in flight", &|s| s.in_flight as f64)], &count_axes("requests"))
+    );
+    if report.total.failed > 0 {
+        let _ = write!(
+            out,
+            "<h2>Errors over time</h2>{}",
+            draw(&[over_time("errors", &|s| s.failed as f64)], &count_axes("errors a second"))
+        );
+    }
+}
+
+/// Percentile curves: x counts nines, so that the tail has as much room as the rest.
+fn curves(out: &mut String, report: &Report) {
+    let line = |name: &str, curve: &[(f64, u64)]| Series {
+        name: name.to_owned(),
+        points: curve.iter().map(|(q, nanos)| (-(1.0 - q).log10(), *nanos as f64)).collect(),
+    };
+    let mut series = Vec::new();
+    if report.load.loop_kind == "open" {
+        series.push(line("response time (from the intended send)", &report.total.response_curve));
+        series.push(line("service time (from the actual send)", &report.total.service_curve));
+    } else {
+        series.push(line("all", &report.total.service_curve));
+    }
+    if report.operations.len() > 1 {
+        for (name, result) in report.operations.iter().take(5) {
+            series.push(line(name, &result.response_curve));
+        }
+    }
+    let axes = Axes {
+        x_name: "percentile",
+        y_name: "latency",
+        x_label: &|x| three_nines(x),
+        y_label: &|y| show_nanos(y as u64),
+        y_log: true,
+    };
+    let _ = write!(out, "<h2>Latency by percentile</h2>{}", draw(&series, &axes));
+}
+
+/// 1 is 90%, 2 is 99%.
+fn three_nines(nines: f64) -> String {
+    let percent = 100.0 * (1.0 - 10_f64.powf(-nines));
+    let digits = (nines - 1.5).ceil().clamp(0.0, 6.0) as usize;
+    format!("{percent:.digits$}%")
+}
+
+fn operations(out: &mut String, report: &Report) {
+    out.push_str(
+        "<h2>Operations</h2><table><tr><th></th><th>count</th><th>a second</th><th>errors</th><th>p50</th><th>p90</th>\
+         <th>p99</th><th>p99.9</th><th>p99.99</th><th>max</th></tr>",
+    );
+    let mut row = |name: &str, result: &OperationResult, latency: &Latency| {
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
+            escape(name),
+            show_count(result.succeeded),
+            show_count(result.rate.round() as u64),
+            show_count(result.failed)
+        );
+        for value in [latency.p50, latency.p90, latency.p99, latency.p999, latency.p9999, latency.max] {
+            let _ = write!(out, "<td>{}</td>", show_nanos(value));
+        }
+        out.push_str("</tr>");
+    };
+    for (name, result) in &report.operations {
+        row(name, result, &result.response_ns);
+    }
+    row("all", &report.total, &report.total.response_ns);
+    if report.load.loop_kind == "open" {
+        row("all, service time", &report.total, &report.total.service_ns);
+    }
+    out.push_str("</table>");
+}
+
+fn failures(out: &mut String, report: &Report) {
+    if report.failures.is_empty() {
+        return;
+    }
+    out.push_str("<h2>Errors by code</h2><table><tr><th>operation</th><th>code</th><th>count</th></tr>");
+    for failure in &report.failures {
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&failure.operation),
+            escape(&failure.name),
+            show_count(failure.count)
+        );
+    }
+    out.push_str("</table>");
+}
+
+fn server(out: &mut String, report: &Report) {
+    let rows = changes(&report.server_before, &report.server_after);
+    if rows.is_empty() {
+        out.push_str("<p>The server answers no <code>mntr</code> (4lw.commands.whitelist), so nothing is known of it.</p>");
+        return;
+    }
+    out.push_str(
+        "<h2>What the server says (mntr)</h2><table><tr><th></th><th>before</th><th>after</th></tr>",
+    );
+    for (name, before, after) in rows {
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&name),
+            escape(&before),
+            escape(&after)
+        );
+    }
+    out.push_str("</table>");
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nines_are_labelled_as_percentiles() {
+        let shown: Vec<String> = [0.0, 1.0, 2.0, 3.0, 4.0].iter().map(|x| three_nines(*x)).collect();
+        assert_eq!(shown, ["0%", "90%", "99.0%", "99.90%", "99.990%"]);
+    }
+
+    /// An error text comes from a server and must not become part of the page's code.
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(escape("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
+    }
+}

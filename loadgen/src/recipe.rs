@@ -1,0 +1,226 @@
+//! The lock and election recipes, as Curator and kazoo do them: an ephemeral sequential node per contender, a watch on
+//! the one in front, a look at the children when it goes. The winner gives up at once and queues again.
+
+use crate::{
+    clock::{MILLISECOND, Nanos, SECOND},
+    engine::{Links, Load, Loss, Turn},
+    link::{Ask, InFlight, Link, Phase},
+    operation::{Mode, Operation, put_create, put_delete, put_read},
+    record::histogram,
+    reply::Reply,
+};
+use hdrhistogram::Histogram;
+use zkfast_wire::{OpCode, Zxid, jute::Decoder, watch::WatcherEvent};
+
+/// How long connecting and leaving may take.
+const PATIENCE: Nanos = 60 * SECOND;
+
+/// One contender.
+#[derive(Clone, Debug, Default)]
+struct Contender {
+    /// Name of its node, without the parent; empty while it has none.
+    node: String,
+    /// When it queued.
+    queued_at: Nanos,
+}
+
+/// One lock, or one election.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    /// When its last holder sent the release; 0 if nobody has yet.
+    released_at: Nanos,
+    /// The link that holds it.
+    holder: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Connecting,
+    Running { until: Nanos },
+    Leaving { until: Nanos },
+}
+
+/// Contenders for locks; link i contends in group i modulo the number of groups.
+#[derive(Debug)]
+pub struct Recipe {
+    root: String,
+    duration: Nanos,
+    stage: Stage,
+    ready: usize,
+    contenders: Vec<Contender>,
+    groups: Vec<Group>,
+    to_queue: Vec<usize>,
+    /// From the wish to the lock.
+    pub waits: Histogram<u64>,
+    /// From the send of the release to the next holder's knowing.
+    pub hand_overs: Histogram<u64>,
+    /// Two held one lock at the same time.
+    pub overlaps: u64,
+    /// Connections lost and requests refused.
+    pub failures: Vec<String>,
+}
+
+impl Recipe {
+    /// Contenders in `groups` groups beneath `root`, for `duration`.
+    pub fn new(root: String, links: usize, groups: usize, duration: Nanos) -> Self {
+        Self {
+            root,
+            duration,
+            stage: Stage::Connecting,
+            ready: 0,
+            contenders: vec![Contender::default(); links],
+            groups: vec![Group::default(); groups.max(1)],
+            to_queue: Vec::new(),
+            waits: histogram(),
+            hand_overs: histogram(),
+            overlaps: 0,
+            failures: Vec::new(),
+        }
+    }
+
+    /// The parent of group `group`.
+    pub fn group_path(root: &str, group: usize) -> String {
+        format!("{root}/g{group:05}")
+    }
+
+    fn group_of(&self, link: usize) -> usize {
+        link % self.groups.len()
+    }
+
+    fn queue(&mut self, link: &mut Link, now: Nanos) {
+        self.contenders[link.index] = Contender { node: String::new(), queued_at: now };
+        let path = format!("{}/n-", Self::group_path(&self.root, self.group_of(link.index)));
+        let ask = ask(OpCode::Create, Operation::Create, now);
+        link.request(now, ask, |out| {
+            put_create(out, |out| out.extend_from_slice(path.as_bytes()), b"", Mode::EphemeralSequential);
+        });
+    }
+
+    fn look(&self, link: &mut Link, now: Nanos) {
+        let path = Self::group_path(&self.root, self.group_of(link.index));
+        let ask = ask(OpCode::GetChildren, Operation::Children, now);
+        link.request(now, ask, |out| put_read(out, |out| out.extend_from_slice(path.as_bytes()), false));
+    }
+
+    /// Whoever has the lowest number holds the lock; the others watch the one in front of them.
+    fn decide(&mut self, link: &mut Link, names: &[impl AsRef<str>], now: Nanos) {
+        let own = self.contenders[link.index].node.clone();
+        let in_front = names.iter().map(AsRef::as_ref).filter(|name| *name < own.as_str()).max();
+        let group = self.group_of(link.index);
+        let parent = Self::group_path(&self.root, group);
+        if let Some(in_front) = in_front {
+            let path = format!("{parent}/{in_front}");
+            let ask = ask(OpCode::Exists, Operation::Watch, now);
+            link.request(now, ask, |out| put_read(out, |out| out.extend_from_slice(path.as_bytes()), true));
+            return;
+        }
+        let state = &mut self.groups[group];
+        self.overlaps += u64::from(state.holder.is_some());
+        if state.released_at > 0 {
+            self.hand_overs.saturating_record(now.saturating_sub(state.released_at).max(1));
+        }
+        self.waits.saturating_record(now.saturating_sub(self.contenders[link.index].queued_at).max(1));
+        state.released_at = now;
+        // Given up when the release is sent: from then on the next may hold it.
+        state.holder = None;
+        let path = format!("{parent}/{own}");
+        let ask = ask(OpCode::Delete, Operation::Delete, now);
+        link.request(now, ask, |out| put_delete(out, |out| out.extend_from_slice(path.as_bytes())));
+    }
+}
+
+fn ask(op: OpCode, operation: Operation, now: Nanos) -> Ask {
+    Ask { op, operation, key: 0, note: 0, intended: now }
+}
+
+impl Load for Recipe {
+    fn turn(&mut self, links: &mut Links, now: Nanos) -> Turn {
+        match self.stage {
+            Stage::Connecting => {
+                for index in 0..links.all.len() {
+                    if links.all[index].phase == Phase::Idle {
+                        links.connect(index);
+                    }
+                }
+                if self.ready == links.all.len() {
+                    self.stage = Stage::Running { until: now + self.duration };
+                    self.to_queue = (0..links.all.len()).collect();
+                } else if now > PATIENCE {
+                    self.failures.push(format!("only {} of {} connected", self.ready, links.all.len()));
+                    return Turn::Done;
+                }
+            }
+            Stage::Running { until } => {
+                while let Some(index) = self.to_queue.pop() {
+                    if links.all[index].is_ready() {
+                        self.queue(links.to_write(index), now);
+                    }
+                }
+                if now >= until {
+                    for index in 0..links.all.len() {
+                        if links.all[index].is_ready() {
+                            let ask = ask(OpCode::CloseSession, Operation::Session, now);
+                            links.to_write(index).request(now, ask, |_| {});
+                        }
+                    }
+                    self.stage = Stage::Leaving { until: now + 10 * SECOND };
+                }
+            }
+            Stage::Leaving { until } => {
+                if now >= until || links.all.iter().all(|link| !link.is_ready()) {
+                    return Turn::Done;
+                }
+            }
+        }
+        Turn::Until(now + 5 * MILLISECOND)
+    }
+
+    fn ready(&mut self, link: &mut Link, _now: Nanos) {
+        self.ready += 1;
+        if matches!(self.stage, Stage::Running { .. }) {
+            self.to_queue.push(link.index);
+        }
+    }
+
+    fn reply(&mut self, link: &mut Link, request: InFlight, reply: &Reply<'_>, now: Nanos) {
+        if request.operation == Operation::Session {
+            link.phase = Phase::Idle;
+            return;
+        }
+        if matches!(self.stage, Stage::Leaving { .. }) {
+            return;
+        }
+        let mut decoder = Decoder::new(reply.body);
+        match request.operation {
+            Operation::Create if reply.code.is_ok() => {
+                let path = decoder.text("CreateResponse.path").unwrap_or_default();
+                path.rsplit('/').next().unwrap_or_default().clone_into(&mut self.contenders[link.index].node);
+                self.look(link, now);
+            }
+            Operation::Children if reply.code.is_ok() => {
+                let names = decoder.texts("GetChildrenResponse.children").unwrap_or_default();
+                self.decide(link, &names, now);
+            }
+            // The one in front is there: wait for the event. It is gone already: look again.
+            Operation::Watch if reply.code.is_ok() => {}
+            Operation::Watch => self.look(link, now),
+            Operation::Delete if reply.code.is_ok() => self.queue(link, now),
+            operation => self.failures.push(format!("{} was refused: {}", operation.name(), reply.code)),
+        }
+    }
+
+    fn event(&mut self, link: &mut Link, _zxid: Zxid, _event: &WatcherEvent<'_>, now: Nanos) {
+        if matches!(self.stage, Stage::Running { .. }) {
+            self.look(link, now);
+        }
+    }
+
+    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, _now: Nanos) {
+        self.ready -= usize::from(was_ready);
+        if matches!(self.stage, Stage::Leaving { .. }) {
+            link.phase = Phase::Idle;
+        } else if was_ready {
+            self.failures.push(why.name().into_owned());
+        }
+    }
+}
