@@ -21,6 +21,12 @@ const REST_AFTER_ERROR: Duration = Duration::from_millis(10);
 
 /// Accepts connections until it is cancelled.
 pub(super) async fn accept(edge: Rc<Edge>, listener: std::net::TcpListener) {
+    // glommio makes single calls non-blocking by itself; a listener that is so for good would end its waiting accept
+    // at once with EAGAIN.
+    if let Err(error) = listener.set_nonblocking(false) {
+        log::error!("The listener cannot be set up: {error}.");
+        return;
+    }
     // SAFETY: `into_raw_fd` gives up the only owner of the descriptor, which is a listening stream socket.
     let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
     let mut refusals = RareLine::default();

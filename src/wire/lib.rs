@@ -8,6 +8,8 @@
 pub mod acl;
 pub mod error;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod handshake;
 pub mod ids;
 pub mod jute;
