@@ -12,6 +12,7 @@ use crate::{
         placement,
     },
     edge::{self, EdgeCore, EdgeOptions, EdgeShared},
+    ops::purge,
     pipeline::{CoreLanes, Pipeline, PipelineOptions, SnapshotPolicy, StopFlag},
     status::Board,
     storage::{
@@ -113,6 +114,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let stop = Arc::new(StopFlag::default());
     let cores = start_cores(options, pipeline, edges, bell_end, &stop)?;
     board.set_serving(true);
+    let purging = purge::start(cfg, &dirs).map_err(StartError::executor)?;
 
     log::info!(
         "serving on {address}{}: {} cores, data in {}, {znodes} znodes, last zxid {last}, started in {} ms",
@@ -130,6 +132,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         log::info!("signal {signal}: finishing what is in flight, then stopping");
     }
     board.set_serving(false);
+    drop(purging);
     stop.raise();
     bell.ring_always();
     for core in cores {

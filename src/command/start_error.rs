@@ -5,6 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::config::ConfigError;
+use crate::storage::data_dirs::DirsError;
+use crate::storage::failure::LogError;
+use crate::storage::lock::LockError;
+use crate::storage::recovery::RecoveryError;
 
 /// What went wrong, why, and what to do about it. Printed on standard error; the process then ends with exit code 1.
 #[derive(Debug)]
@@ -71,7 +75,8 @@ impl StartError {
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}. {}", self.what, self.cure)
+        write!(f, "{}.", self.what.trim_end_matches('.'))?;
+        if self.cure.is_empty() { Ok(()) } else { write!(f, " {}", self.cure) }
     }
 }
 
@@ -84,5 +89,47 @@ impl From<ConfigError> for StartError {
         // A config error reads "place: what. cure" already.
         let what = whole.strip_suffix(&format!(". {cure}")).unwrap_or(&whole).to_owned();
         Self { what, cure }
+    }
+}
+
+/// Errors of `storage` say what to do in their own words.
+macro_rules! from_storage {
+    ($($error:ty),*) => {
+        $(impl From<$error> for StartError {
+            fn from(error: $error) -> Self {
+                Self::new(error.to_string(), "")
+            }
+        })*
+    };
+}
+
+from_storage!(DirsError, LockError, RecoveryError, LogError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_says_what_why_and_what_to_do() {
+        let listen = |kind: io::ErrorKind, address: &str| {
+            StartError::listen(address.parse().expect("address"), kind.into()).to_string()
+        };
+        let taken = listen(io::ErrorKind::AddrInUse, "127.0.0.1:2181");
+        assert!(
+            taken.contains("port 2181 is taken")
+                && taken.contains("ss -ltnp")
+                && taken.contains("--client-port")
+        );
+        assert!(
+            listen(io::ErrorKind::AddrNotAvailable, "10.1.2.3:2181").contains("no address of this machine")
+        );
+        assert!(listen(io::ErrorKind::PermissionDenied, "127.0.0.1:80").contains("CAP_NET_BIND_SERVICE"));
+        let config = ConfigError::new("dataDir is not set", "Add it.").at(Some("zoo.cfg".as_ref()), Some(3));
+        assert_eq!(StartError::from(config).to_string(), "zoo.cfg:3: dataDir is not set. Add it.");
+        let lock = LockError::Held { path: "/data".into(), holder: "process 7".to_owned() };
+        let told = StartError::from(lock).to_string();
+        assert!(
+            told.starts_with("/data is in use by process 7") && told.ends_with('.') && !told.ends_with(". ")
+        );
     }
 }
