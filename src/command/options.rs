@@ -48,6 +48,16 @@ impl ServeOptions {
                 cfg
             }
         };
+        if cfg.is_distributed() {
+            return Err(StartError::new(
+                format!(
+                    "{} describes an ensemble of {} servers, and this version of zkfast only runs alone",
+                    file.unwrap_or(Path::new("the configuration")).display(),
+                    cfg.ensemble.servers.len()
+                ),
+                "Leave one server line (and no standaloneEnabled=false), or run Apache ZooKeeper here for now.",
+            ));
+        }
         if let Some(port) = arguments.client_port {
             cfg.client_port = Some(port);
         }
@@ -180,6 +190,11 @@ mod tests {
         std::fs::write(&file, format!("dataDir={}\n", dir.path().display())).expect("zoo.cfg");
         let error = from_file(Arguments::default()).expect_err("no port").to_string();
         assert!(error.contains("names no port") && error.contains("clientPort=2181"), "{error}");
+        let ensemble = "server.1=a:1:2;2181\nserver.2=b:1:2;2181\ninitLimit=1\nsyncLimit=1\n";
+        std::fs::write(&file, format!("dataDir={}\n{ensemble}", dir.path().display())).expect("zoo.cfg");
+        std::fs::write(dir.path().join("myid"), "1\n").expect("myid");
+        let error = from_file(Arguments::default()).expect_err("an ensemble").to_string();
+        assert!(error.contains("an ensemble of 2 servers"), "{error}");
         let error = resolve(Arguments { config: Some("absent.cfg".into()), ..Arguments::default() });
         assert!(error.expect_err("no file").to_string().contains("absent.cfg"));
     }
