@@ -28,6 +28,15 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+/// A corner of a chart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Legend {
+    /// Above the lines' begin.
+    UpperLeft,
+    /// Beneath the lines' end.
+    LowerRight,
+}
+
 /// Names and formats of the axes.
 pub struct Axes<'a> {
     /// Beneath the x axis.
@@ -40,6 +49,10 @@ pub struct Axes<'a> {
     pub y_label: &'a dyn Fn(f64) -> String,
     /// Decades on the y axis.
     pub y_log: bool,
+    /// Numbers on the x axis, about.
+    pub x_labels: usize,
+    /// Where the lines leave room for the legend.
+    pub legend: Legend,
 }
 
 /// Draws the series; empty text if there is nothing to draw.
@@ -53,7 +66,9 @@ pub fn draw(series: &[Series], axes: &Axes<'_>) -> String {
     let mut svg = String::new();
     let drawn = if axes.y_log {
         let y_min = points().map(|(_, y)| *y).filter(|y| *y > 0.0).fold(f64::INFINITY, f64::min);
-        let bounds = if y_min.is_finite() { (y_min * 0.8, y_max * 1.3) } else { (1.0, 10.0) };
+        // Whole decades, so that there are at least two numbers on the axis.
+        let decade = |y: f64, up: f64| 10_f64.powf((y.log10() + up).floor());
+        let bounds = if y_min.is_finite() { (decade(y_min, 0.0), decade(y_max, 1.0)) } else { (1.0, 10.0) };
         draw_in(&mut svg, series, axes, x_max, (bounds.0..bounds.1).log_scale())
     } else {
         draw_in(&mut svg, series, axes, x_max, 0.0..(y_max * 1.15).max(1.0))
@@ -88,7 +103,7 @@ where
         .axis_desc_style(("sans-serif", 14))
         .x_desc(axes.x_name)
         .y_desc(axes.y_name)
-        .x_labels(12)
+        .x_labels(axes.x_labels)
         .y_labels(8)
         .x_label_formatter(&|x| (axes.x_label)(*x))
         .y_label_formatter(&|y| (axes.y_label)(*y))
@@ -103,7 +118,10 @@ where
     if series.len() > 1 {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(match axes.legend {
+                Legend::UpperLeft => SeriesLabelPosition::UpperLeft,
+                Legend::LowerRight => SeriesLabelPosition::LowerRight,
+            })
             .label_font(("sans-serif", 13))
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))

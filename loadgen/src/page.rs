@@ -1,7 +1,7 @@
 //! The report as one HTML file: everything inline, nothing loaded from anywhere.
 
 use crate::{
-    chart::{Axes, Series, draw},
+    chart::{Axes, Legend, Series, draw},
     facts::changes,
     report::{Latency, OperationResult, Report, SecondResult},
     units::{show_count, show_nanos, three_digits},
@@ -148,16 +148,24 @@ fn charts(out: &mut String, report: &Report) {
         points: seconds.iter().map(|second| (second.second as f64 + 1.0, of(second))).collect(),
     };
     let x_seconds = |x: f64| format!("{x:.0}");
-    let y_count = |y: f64| show_count(y.round() as u64);
-    let y_time = |y: f64| show_nanos(y as u64);
+    let y_count: &dyn Fn(f64) -> String = &|y: f64| show_count(y.round() as u64);
+    let y_time: &dyn Fn(f64) -> String = &|y: f64| show_nanos(y as u64);
     let warmup = report.timeline.iter().filter(|second| second.warmup).count();
     let x_name = if warmup > 0 {
         format!("seconds since the begin (the first {warmup} are warm-up)")
     } else {
         "seconds since the begin".to_owned()
     };
-    let count_axes =
-        |y_name| Axes { x_name: &x_name, y_name, x_label: &x_seconds, y_label: &y_count, y_log: false };
+    let axes_of = |y_name, y_label, y_log| Axes {
+        x_name: &x_name,
+        y_name,
+        x_label: &x_seconds,
+        y_label,
+        y_log,
+        x_labels: 12,
+        legend: Legend::UpperLeft,
+    };
+    let count_axes = |y_name| axes_of(y_name, y_count, false);
     let _ = write!(
         out,
         "<h2>Throughput over time</h2>{}",
@@ -169,8 +177,7 @@ fn charts(out: &mut String, report: &Report) {
         over_time("p99.9", &|s| s.response_ns.p999 as f64),
         over_time("max", &|s| s.response_ns.max as f64),
     ];
-    let axes =
-        Axes { x_name: &x_name, y_name: "response time", x_label: &x_seconds, y_label: &y_time, y_log: true };
+    let axes = axes_of("response time", y_time, true);
     let _ = write!(out, "<h2>Latency over time</h2>{}", draw(&latencies, &axes));
     curves(out, report);
     let _ = write!(
@@ -211,6 +218,8 @@ fn curves(out: &mut String, report: &Report) {
         x_label: &|x| three_nines(x),
         y_label: &|y| show_nanos(y as u64),
         y_log: true,
+        x_labels: 6,
+        legend: Legend::LowerRight,
     };
     let _ = write!(out, "<h2>Latency by percentile</h2>{}", draw(&series, &axes));
 }
