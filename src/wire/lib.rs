@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acl;
+pub mod ensemble;
 pub mod error;
 pub mod frame;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub mod vote;
 pub mod watch;
 
 pub use acl::{Acl, Id, Perms};
+pub use ensemble::Ensemble;
 pub use error::ErrorCode;
 pub use handshake::{ConnectRequest, ConnectResponse};
 pub use ids::{Epoch, ServerId, SessionId, Xid, Zxid};
