@@ -37,6 +37,7 @@ impl Alone {
     }
 
     pub(crate) fn durable(&mut self, zxid: Zxid, effects: &mut Vec<Effect>) {
+        assert!(zxid <= self.tail.appended(), "{zxid} durable but only {} appended", self.tail.appended());
         if self.tail.flushed(zxid) {
             self.committed = zxid;
             effects.push(Effect::Commit { through: zxid });

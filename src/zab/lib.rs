@@ -7,11 +7,30 @@
 #![forbid(unsafe_code)]
 
 mod alone;
+mod catch_up;
+pub mod config;
+mod deadlines;
+mod discovery;
 pub mod effect;
+pub mod election;
 pub mod event;
+mod leader;
+mod learner;
+mod member;
+#[cfg(feature = "mutations")]
+pub mod mutation;
 pub mod node;
+mod progress;
+pub mod quorum;
+pub mod sync_plan;
 pub mod tail;
+pub mod tally;
 
-pub use effect::Effect;
-pub use event::Event;
+pub use config::{Config, Recovered};
+pub use effect::{Effect, EpochFile, Service, Trouble};
+pub use event::{Event, LinkId};
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
 pub use node::{Node, Role};
+pub use quorum::{Quorum, QuorumError};
+pub use tail::Tail;

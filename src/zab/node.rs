@@ -1,10 +1,21 @@
 //! A server of the ensemble, or a server alone: one value, one entrance, no I/O.
 //!
-//! Lives on the pipeline core. Promises, asserted in release builds too: acked <= durable <= appended; commits are in
-//! zxid order; within an epoch each zxid is the previous + 1.
+//! Lives on the pipeline core. Promises, asserted in release builds too: acked <= durable <= appended; committed <=
+//! acked by a quorum; commits are in zxid order; within an epoch each zxid is the previous + 1; nothing is said to a
+//! peer that the own disk could forget.
 
-use crate::{Effect, Event, alone::Alone};
-use zkfast_wire::{Epoch, Zxid};
+use crate::{
+    alone::Alone,
+    config::{Config, Recovered},
+    effect::{Effect, Trouble},
+    election::{Elected, Election},
+    event::{Event, LinkId},
+    leader::{LINKS_MAX, Leading},
+    learner::Learner,
+    member::{Member, Outcome},
+    quorum::QuorumError,
+};
+use zkfast_wire::{Epoch, Notification, Packet, ServerId, Zxid, quorum::LearnerInfo, vote::ServerState};
 
 /// What a server is to the others at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +23,29 @@ use zkfast_wire::{Epoch, Zxid};
 pub enum Role {
     /// A standalone server.
     Alone,
+    /// Without a leader.
+    Looking,
+    /// Elected. `established`: a quorum holds its history and writes are ordered.
+    Leading {
+        /// Whether the reign stands.
+        established: bool,
+        /// Voters that follow and are up to date.
+        synced_followers: usize,
+    },
+    /// Learning, with a vote.
+    Following {
+        /// Whom.
+        leader: ServerId,
+        /// Whether it is up to date and serves.
+        active: bool,
+    },
+    /// Learning, without a vote.
+    Observing {
+        /// Whom.
+        leader: ServerId,
+        /// Whether it is up to date and serves.
+        active: bool,
+    },
 }
 
 /// The order, as one server holds it.
@@ -23,6 +57,21 @@ pub struct Node {
 #[derive(Debug)]
 enum State {
     Alone(Alone),
+    Member(Box<Member>, MemberState),
+}
+
+#[derive(Debug)]
+enum MemberState {
+    Looking(Looking),
+    Leading(Leading),
+    Learning(Learner),
+}
+
+/// Learners may come before this server knows that it leads: their links wait, as in Apache's accept backlog.
+#[derive(Debug)]
+struct Looking {
+    election: Election,
+    parked: Vec<(LinkId, Option<LearnerInfo>)>,
 }
 
 impl Node {
@@ -31,10 +80,37 @@ impl Node {
         Self { state: State::Alone(Alone::new(last)) }
     }
 
+    /// A member of an ensemble. It looks for a leader at once: what that asks for is in `effects`.
+    ///
+    /// # Errors
+    /// An ensemble in which nothing could ever be decided.
+    pub fn member(
+        config: Config,
+        recovered: Recovered,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Self, QuorumError> {
+        let mut member = Box::new(Member::new(config, recovered)?);
+        let looking = look(&mut member, Trouble::Started, now_ms, effects);
+        Ok(Self { state: State::Member(member, looking) })
+    }
+
     /// What this server is now.
     pub fn role(&self) -> Role {
-        match self.state {
+        match &self.state {
             State::Alone(_) => Role::Alone,
+            State::Member(_, MemberState::Looking(_)) => Role::Looking,
+            State::Member(_, MemberState::Leading(leading)) => Role::Leading {
+                established: leading.is_established(),
+                synced_followers: leading.synced_followers(),
+            },
+            State::Member(member, MemberState::Learning(learner)) => {
+                let (leader, active) = (learner.leader(), learner.is_active());
+                match member.place {
+                    Some(_) => Role::Following { leader, active },
+                    None => Role::Observing { leader, active },
+                }
+            }
         }
     }
 
@@ -42,22 +118,44 @@ impl Node {
     pub fn epoch(&self) -> Epoch {
         match &self.state {
             State::Alone(alone) => alone.tail().appended().epoch(),
+            State::Member(member, _) => member.accepted_epoch,
         }
     }
 
     /// The zxid that the next submitted transaction must carry.
     ///
-    /// `None` when the counter of this epoch is used up (S25, ZOOKEEPER-1277): a new epoch is needed first.
+    /// `None` when this server does not order writes, or when the counter of its epoch is used up (S25,
+    /// ZOOKEEPER-1277): a member then steps down by itself, for a new epoch.
     pub fn next_zxid(&self) -> Option<Zxid> {
         match &self.state {
             State::Alone(alone) => alone.tail().appended().next(),
+            State::Member(member, MemberState::Leading(leading)) => leading.next_zxid(member),
+            State::Member(..) => None,
         }
     }
 
-    /// The last committed transaction that this server knows of.
+    /// The last committed transaction that this server knows of; zero on a member that has not caught up yet.
     pub fn committed(&self) -> Zxid {
         match &self.state {
             State::Alone(alone) => alone.committed(),
+            State::Member(member, _) => member.committed,
+        }
+    }
+
+    /// The last transaction handed to the log.
+    pub fn appended(&self) -> Zxid {
+        match &self.state {
+            State::Alone(alone) => alone.tail().appended(),
+            State::Member(member, _) => member.tail.appended(),
+        }
+    }
+
+    /// How often [`Event::Tick`] must come, in milliseconds. Deadlines are met to within this.
+    pub fn tick_every_ms(&self) -> u64 {
+        match &self.state {
+            State::Alone(_) => 1000,
+            State::Member(_, MemberState::Looking(_)) => 10,
+            State::Member(member, _) => member.deadlines.half_tick.min(50),
         }
     }
 
@@ -66,20 +164,16 @@ impl Node {
     /// `now_ms` is a monotonic clock in milliseconds; it never decides what is safe, only what is overdue.
     ///
     /// # Panics
-    /// If the driver broke its side: a zxid submitted that is not [`Node::next_zxid`], a flush of what was never
-    /// appended. To go on would be to acknowledge what may be lost.
+    /// If the driver broke its side: a zxid submitted that is not [`Node::next_zxid`]. To go on would be to
+    /// acknowledge what may be lost.
     pub fn step(&mut self, now_ms: u64, event: Event, effects: &mut Vec<Effect>) {
-        let _ = now_ms;
         match &mut self.state {
-            State::Alone(alone) => match event {
-                Event::Tick => {}
-                Event::Submit { zxid, record } => alone.submit(zxid, record, effects),
-                Event::Durable { epoch, zxid } => {
-                    if epoch == alone.tail().appended().epoch() {
-                        alone.durable(zxid, effects);
-                    }
+            State::Alone(alone) => step_alone(alone, event, effects),
+            State::Member(member, state) => {
+                if let Err(because) = step_member(member, state, now_ms, event, effects) {
+                    leave(member, state, because, now_ms, effects);
                 }
-            },
+            }
         }
         self.check();
     }
@@ -91,7 +185,309 @@ impl Node {
     pub fn check(&self) {
         match &self.state {
             State::Alone(alone) => alone.check(),
+            State::Member(member, state) => {
+                member.check();
+                match state {
+                    MemberState::Looking(looking) => assert!(looking.parked.len() <= LINKS_MAX),
+                    MemberState::Leading(leading) => leading.check(member),
+                    MemberState::Learning(learner) => learner.check(member),
+                }
+            }
         }
+    }
+}
+
+fn step_alone(alone: &mut Alone, event: Event, effects: &mut Vec<Effect>) {
+    match event {
+        Event::Submit { zxid, record } => alone.submit(zxid, record, effects),
+        Event::Durable { epoch, zxid } if epoch == alone.tail().appended().epoch() => {
+            alone.durable(zxid, effects)
+        }
+        // Nobody else speaks to a standalone server.
+        _ => {}
+    }
+}
+
+// Roles come and go
+
+/// Opens an election.
+fn look(member: &mut Member, because: Trouble, now_ms: u64, effects: &mut Vec<Effect>) -> MemberState {
+    effects.push(Effect::Look { because });
+    let own = member.own_vote();
+    let election = Election::start(member.election_epoch, own, now_ms, &member.ground(), effects);
+    let mut looking = Looking { election, parked: Vec::new() };
+    // A single voter needs no other word.
+    match looking.election.tick(now_ms, &member.ground(), effects) {
+        Some(elected) => take_role(member, &mut looking, elected, now_ms, effects),
+        None => MemberState::Looking(looking),
+    }
+}
+
+/// Gives up a role.
+fn leave(
+    member: &mut Member,
+    state: &mut MemberState,
+    because: Trouble,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) {
+    let served = match state {
+        MemberState::Looking(_) => false,
+        MemberState::Leading(leading) => {
+            leading.close_all(because, effects);
+            leading.is_established()
+        }
+        MemberState::Learning(learner) => {
+            if let Some(link) = learner.link() {
+                effects.push(Effect::Close { link, because });
+            }
+            learner.is_active()
+        }
+    };
+    if served {
+        effects.push(Effect::StopServing);
+    }
+    *state = look(member, because, now_ms, effects);
+}
+
+/// The election is over.
+fn take_role(
+    member: &mut Member,
+    looking: &mut Looking,
+    elected: Elected,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) -> MemberState {
+    member.vote = elected.vote;
+    member.election_epoch = elected.election_epoch;
+    let parked = std::mem::take(&mut looking.parked);
+    if elected.vote.leader == member.config.server {
+        return match Leading::start(member, parked, now_ms, effects) {
+            (leading, Ok(())) => MemberState::Leading(leading),
+            (mut leading, Err(because)) => {
+                leading.close_all(because, effects);
+                look(member, because, now_ms, effects)
+            }
+        };
+    }
+    for (link, _) in parked {
+        effects.push(Effect::Close { link, because: Trouble::NotLeading });
+    }
+    MemberState::Learning(Learner::start(elected.vote.leader, now_ms, effects))
+}
+
+// Events
+
+fn step_member(
+    member: &mut Member,
+    state: &mut MemberState,
+    now_ms: u64,
+    event: Event,
+    effects: &mut Vec<Effect>,
+) -> Outcome {
+    match event {
+        Event::Tick => tick(member, state, now_ms, effects),
+        Event::Notification { from, notification } => {
+            hear(member, state, from, &notification, now_ms, effects);
+            Ok(())
+        }
+        Event::PeerUp { peer } => {
+            member.peers_up.insert(peer);
+            if let MemberState::Looking(looking) = state {
+                let notification = looking.election.notification(&member.ground());
+                effects.push(Effect::Notify { to: peer, notification });
+            }
+            Ok(())
+        }
+        Event::PeerDown { peer } => {
+            member.peers_up.remove(&peer);
+            // It may have been the last one that the round waited for.
+            if matches!(state, MemberState::Looking(_)) {
+                tick(member, state, now_ms, effects)
+            } else {
+                Ok(())
+            }
+        }
+        Event::Durable { zxid, .. } => durable(member, state, zxid, effects),
+        Event::Purged { floor } => {
+            member.tail.purge(floor);
+            Ok(())
+        }
+        Event::Up { link, dialled } => {
+            up(member, state, link, dialled, now_ms, effects);
+            Ok(())
+        }
+        Event::Down { link } => down(member, state, link, now_ms),
+        Event::Packet { link, packet } => take_packet(member, state, link, packet, now_ms, effects),
+        event => {
+            match state {
+                MemberState::Looking(_) => {}
+                MemberState::Leading(leading) => step_leading(member, leading, event, now_ms, effects),
+                MemberState::Learning(learner) => {
+                    return step_learning(member, learner, event, now_ms, effects);
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn step_leading(
+    member: &mut Member,
+    leading: &mut Leading,
+    event: Event,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) {
+    match event {
+        Event::Submit { zxid, record } => leading.submit(member, zxid, record, now_ms, effects),
+        Event::EpochSaved { file, epoch } => leading.epoch_saved(member, file, epoch, now_ms, effects),
+        Event::Transferred { link, through } => leading.transferred(member, link, through, now_ms, effects),
+        Event::Sync { link } => leading.sync(member, link, effects),
+        Event::RevalidateAnswer { link, session, valid } => {
+            leading.answer_revalidation(link, Packet::RevalidateAnswer { session, valid }, effects);
+        }
+        // Asked for in a former role.
+        _ => {}
+    }
+}
+
+fn step_learning(
+    member: &mut Member,
+    learner: &mut Learner,
+    event: Event,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) -> Outcome {
+    match event {
+        Event::EpochSaved { file, epoch } => learner.epoch_saved(member, file, epoch, now_ms, effects),
+        Event::Truncated { zxid } => learner.truncated(member, zxid, now_ms),
+        Event::Installed { zxid } => learner.installed(member, zxid, now_ms),
+        Event::DialFailed { leader } => return learner.unreachable(member, leader, now_ms),
+        Event::Forward { request } => learner.forward(request, effects),
+        Event::Revalidate { session, timeout_ms } => learner.revalidate(session, timeout_ms, effects),
+        // Asked for in a former role.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn tick(member: &mut Member, state: &mut MemberState, now_ms: u64, effects: &mut Vec<Effect>) -> Outcome {
+    match state {
+        MemberState::Looking(looking) => {
+            if let Some(elected) = looking.election.tick(now_ms, &member.ground(), effects) {
+                *state = take_role(member, looking, elected, now_ms, effects);
+            }
+            Ok(())
+        }
+        MemberState::Leading(leading) => leading.tick(member, now_ms, effects),
+        MemberState::Learning(learner) => learner.tick(member, now_ms, effects),
+    }
+}
+
+/// Election messages are answered in every role (Q25).
+fn hear(
+    member: &mut Member,
+    state: &mut MemberState,
+    from: ServerId,
+    notification: &Notification,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) {
+    let own_state = match state {
+        MemberState::Looking(looking) => {
+            let heard = looking.election.hear(from, notification, now_ms, &member.ground(), effects);
+            member.election_epoch = looking.election.clock();
+            if let Some(elected) = heard {
+                *state = take_role(member, looking, elected, now_ms, effects);
+            }
+            return;
+        }
+        MemberState::Leading(_) => ServerState::Leading,
+        MemberState::Learning(_) if member.place.is_some() => ServerState::Following,
+        MemberState::Learning(_) => ServerState::Observing,
+    };
+    if notification.state == ServerState::Looking || member.quorum.place(from).is_none() {
+        let notification = member.settled_notification(own_state);
+        effects.push(Effect::Notify { to: from, notification });
+    }
+}
+
+fn durable(member: &mut Member, state: &mut MemberState, zxid: Zxid, effects: &mut Vec<Effect>) -> Outcome {
+    if !member.tail.flushed(zxid) {
+        return Ok(());
+    }
+    match state {
+        MemberState::Looking(_) => Ok(()),
+        MemberState::Leading(leading) => leading.durable(member, effects),
+        MemberState::Learning(learner) => {
+            learner.durable(member, effects);
+            Ok(())
+        }
+    }
+}
+
+fn up(
+    member: &Member,
+    state: &mut MemberState,
+    link: LinkId,
+    dialled: Option<ServerId>,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) {
+    match (state, dialled) {
+        (MemberState::Looking(looking), None) if looking.parked.len() < LINKS_MAX => {
+            looking.parked.push((link, None));
+        }
+        (MemberState::Leading(leading), None) => leading.up(link, now_ms, effects),
+        (MemberState::Learning(learner), dialled @ Some(_)) => {
+            learner.up(member, link, dialled, now_ms, effects);
+        }
+        // Dialled in a former role, or by a server that takes this one for its leader.
+        (MemberState::Looking(_) | MemberState::Leading(_) | MemberState::Learning(_), _) => {
+            effects.push(Effect::Close { link, because: Trouble::NotLeading });
+        }
+    }
+}
+
+fn down(member: &mut Member, state: &mut MemberState, link: LinkId, now_ms: u64) -> Outcome {
+    match state {
+        MemberState::Looking(looking) => {
+            looking.parked.retain(|(parked, _)| *parked != link);
+            Ok(())
+        }
+        MemberState::Leading(leading) => {
+            leading.down(link, member);
+            Ok(())
+        }
+        MemberState::Learning(learner) => learner.down(member, link, now_ms),
+    }
+}
+
+fn take_packet(
+    member: &mut Member,
+    state: &mut MemberState,
+    link: LinkId,
+    packet: Packet,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) -> Outcome {
+    match state {
+        MemberState::Looking(looking) => {
+            let Some(parked) = looking.parked.iter_mut().find(|(parked, _)| *parked == link) else {
+                return Ok(());
+            };
+            match packet {
+                Packet::LearnerInfo(info) if parked.1.is_none() => parked.1 = Some(info),
+                _ => {
+                    looking.parked.retain(|(parked, _)| *parked != link);
+                    effects.push(Effect::Close { link, because: Trouble::OutOfPhase });
+                }
+            }
+            Ok(())
+        }
+        MemberState::Leading(leading) => leading.packet(member, link, packet, now_ms, effects),
+        MemberState::Learning(learner) => learner.packet(member, link, packet, now_ms, effects),
     }
 }
 

@@ -1,0 +1,177 @@
+//! What a member of an ensemble is, whatever its role: its settings, its history, its promises, its vote.
+
+#[cfg(feature = "mutations")]
+use crate::mutation::Mutation;
+use crate::{
+    config::{Config, Recovered},
+    deadlines::Deadlines,
+    effect::{Effect, EpochFile, Trouble},
+    election::{Ground, Vote},
+    quorum::{Quorum, QuorumError},
+    tail::Tail,
+};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use zkfast_wire::{Epoch, Notification, ServerId, Zxid, vote::ServerState};
+
+/// The result of an act of a role: an error ends the role.
+pub(crate) type Outcome = Result<(), Trouble>;
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) config: Config,
+    pub(crate) quorum: Quorum,
+    pub(crate) deadlines: Deadlines,
+    /// This server's place among the voters; `None` observes.
+    pub(crate) place: Option<usize>,
+    pub(crate) tail: Tail,
+    /// As handed to the disk; nothing is said to anybody before the disk has it.
+    pub(crate) accepted_epoch: Epoch,
+    /// As handed to the disk.
+    pub(crate) current_epoch: Epoch,
+    /// The last transaction known to be committed; 0 after a restart.
+    pub(crate) committed: Zxid,
+    /// The last transaction that the driver was told to apply.
+    pub(crate) replayed: Zxid,
+    /// Whom this server follows, or is, when it is not looking.
+    pub(crate) vote: Vote,
+    /// The election round of that vote (logical clock).
+    pub(crate) election_epoch: i64,
+    /// Peers with a live election link.
+    pub(crate) peers_up: BTreeSet<ServerId>,
+    config_text: Bytes,
+}
+
+impl Member {
+    pub(crate) fn new(config: Config, recovered: Recovered) -> Result<Self, QuorumError> {
+        let quorum = Quorum::new(&config.ensemble)?;
+        let (accepted_epoch, current_epoch) = recovered.epochs();
+        let replayed = recovered.tail.appended();
+        Ok(Self {
+            place: quorum.place(config.server),
+            quorum,
+            deadlines: Deadlines::new(&config),
+            config_text: config.ensemble.to_string().into(),
+            config,
+            tail: recovered.tail,
+            accepted_epoch,
+            current_epoch,
+            committed: Zxid::ZERO,
+            replayed,
+            vote: Vote::NONE,
+            election_epoch: 0,
+            peers_up: BTreeSet::new(),
+        })
+    }
+
+    pub(crate) fn ground(&self) -> Ground<'_> {
+        Ground {
+            config: &self.config,
+            quorum: &self.quorum,
+            config_text: &self.config_text,
+            peers_up: &self.peers_up,
+        }
+    }
+
+    pub(crate) const fn config_text(&self) -> &Bytes {
+        &self.config_text
+    }
+
+    /// The vote that this server stands for itself.
+    pub(crate) fn own_vote(&self) -> Vote {
+        if self.place.is_none() {
+            return Vote::NONE;
+        }
+        let mut own =
+            Vote { leader: self.config.server, zxid: self.tail.appended(), peer_epoch: self.current_epoch };
+        #[cfg(feature = "mutations")]
+        {
+            if self.mutated(Mutation::EpochNotCompared) {
+                own.peer_epoch = Epoch(0);
+            }
+            if self.mutated(Mutation::ZxidNotCompared) {
+                own.zxid = Zxid::ZERO;
+            }
+        }
+        own.peer_epoch = own.peer_epoch.max(Epoch(0));
+        own
+    }
+
+    /// What this server tells of its vote while it is not looking (Q25).
+    pub(crate) fn settled_notification(&self, state: ServerState) -> Notification {
+        Notification {
+            state,
+            leader: self.vote.leader,
+            zxid: self.vote.zxid,
+            election_epoch: self.election_epoch,
+            peer_epoch: self.vote.peer_epoch,
+            version: Notification::VERSION,
+            config: Some(self.config_text.clone()),
+        }
+    }
+
+    pub(crate) fn save_accepted(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
+        assert!(epoch >= self.accepted_epoch, "a promise is never taken back");
+        self.accepted_epoch = epoch;
+        effects.push(Effect::SaveEpoch { file: EpochFile::Accepted, epoch });
+    }
+
+    pub(crate) fn save_current(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
+        assert!(epoch >= self.current_epoch);
+        assert!(epoch <= self.accepted_epoch, "a history is accepted before it is held (ZOOKEEPER-1653)");
+        self.current_epoch = epoch;
+        effects.push(Effect::SaveEpoch { file: EpochFile::Current, epoch });
+    }
+
+    pub(crate) fn append(&mut self, zxid: Zxid, record: Bytes, effects: &mut Vec<Effect>) {
+        self.tail.append(zxid);
+        effects.push(Effect::Append { zxid, record });
+    }
+
+    pub(crate) fn commit(&mut self, through: Zxid, effects: &mut Vec<Effect>) {
+        assert!(through <= self.tail.appended(), "{through} committed, {} appended", self.tail.appended());
+        assert!(through >= self.committed, "commits are in order");
+        self.committed = through;
+        self.replayed = self.replayed.max(through);
+        effects.push(Effect::Commit { through });
+    }
+
+    pub(crate) fn replay(&mut self, through: Zxid, effects: &mut Vec<Effect>) {
+        assert!(through <= self.tail.appended());
+        if through > self.replayed {
+            self.replayed = through;
+            effects.push(Effect::Replay { through });
+        }
+    }
+
+    /// The log was cut after `zxid`.
+    ///
+    /// An Apache leader plans with what it has applied, not with what it has committed, and may have a follower cut
+    /// off a transaction whose COMMIT it sent a moment ago; it then sends both again. Our leaders never do, which the
+    /// simulator checks.
+    pub(crate) fn cut(&mut self, zxid: Zxid) {
+        self.tail.truncate(zxid);
+        self.replayed = self.replayed.min(zxid);
+        self.committed = self.committed.min(zxid);
+    }
+
+    /// A snapshot took the place of the history.
+    pub(crate) fn install(&mut self, zxid: Zxid) {
+        self.tail.replace(zxid);
+        self.replayed = zxid;
+        self.committed = self.committed.min(zxid);
+    }
+
+    /// Whether the test wants this precaution left out.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
+        self.config.mutation == Some(mutation)
+    }
+
+    pub(crate) fn check(&self) {
+        self.tail.check();
+        assert!(self.current_epoch <= self.accepted_epoch);
+        assert!(self.committed <= self.tail.appended());
+        assert!(self.replayed <= self.tail.appended());
+    }
+}

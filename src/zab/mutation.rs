@@ -1,0 +1,67 @@
+//! Deliberate faults, to prove that the simulator can see them. Compiled only with the feature `mutations`, which no
+//! build of the server has; each removes one precaution that a worked failure in this crate explains.
+
+/// One precaution that is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutation {
+    /// A follower acknowledges a proposal when it is appended, not when it is durable.
+    AckBeforeFlush,
+    /// The leader counts itself when it appends, not when its disk has it.
+    LeaderCountsItselfEarly,
+    /// A learner stores currentEpoch and acknowledges NEWLEADER before the history is durable (ZOOKEEPER-3911, 4646).
+    NewLeaderAckBeforeFlush,
+    /// A learner stores currentEpoch before the history is durable (ZOOKEEPER-4643, 4785).
+    EpochBeforeHistory,
+    /// A learner acknowledges NEWLEADER without storing currentEpoch.
+    CurrentEpochNotSaved,
+    /// A learner answers LEADERINFO without storing acceptedEpoch.
+    AcceptedEpochNotSaved,
+    /// A learner that is told to cut its log keeps it (ZOOKEEPER-2845, 3701).
+    TruncSkipped,
+    /// The leader commits what one server less than a quorum holds.
+    CommitWithoutQuorum,
+    /// The first transaction of a DIFF is left out, and learners do not look for gaps (ZOOKEEPER-4925).
+    DiffWithGap,
+    /// Elections and discovery compare zxids alone.
+    EpochNotCompared,
+    /// Elections and discovery compare epochs alone.
+    ZxidNotCompared,
+    /// The leader serves as soon as it is elected, before a quorum holds its history.
+    ServeBeforeQuorum,
+    /// Every server with a stray tail is sent DIFF (ZOOKEEPER-1154).
+    DiffOverStrayTail,
+    /// A follower that accepted this epoch before is counted again (two leaders share an epoch).
+    EpochAckedTwice,
+    /// Outstanding proposals are not sent to a learner that joins (ambiguity 1 of the specification).
+    OutstandingForgotten,
+    /// The leader keeps counting the acknowledgements of links that are gone, even of proposals since cut off.
+    AcksOutliveLink,
+    /// An isolated leader never steps down.
+    NeverStepsDown,
+    /// A follower commits whatever it appended as soon as anything is committed.
+    CommitBeyondLeader,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::AckBeforeFlush,
+        Self::LeaderCountsItselfEarly,
+        Self::NewLeaderAckBeforeFlush,
+        Self::EpochBeforeHistory,
+        Self::CurrentEpochNotSaved,
+        Self::AcceptedEpochNotSaved,
+        Self::TruncSkipped,
+        Self::CommitWithoutQuorum,
+        Self::DiffWithGap,
+        Self::EpochNotCompared,
+        Self::ZxidNotCompared,
+        Self::ServeBeforeQuorum,
+        Self::DiffOverStrayTail,
+        Self::EpochAckedTwice,
+        Self::OutstandingForgotten,
+        Self::AcksOutliveLink,
+        Self::NeverStepsDown,
+        Self::CommitBeyondLeader,
+    ];
+}
