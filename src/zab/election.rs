@@ -197,15 +197,20 @@ impl Election {
         effects: &mut Vec<Effect>,
     ) -> Option<Elected> {
         if ground.quorum.place(from).is_none() {
-            // Who does not vote only wants to know (Q25).
-            effects.push(Effect::Notify { to: from, notification: self.notification(ground) });
+            // Who does not vote only wants to know (Q25); who has found a leader does not even that.
+            if notification.state == ServerState::Looking {
+                effects.push(Effect::Notify { to: from, notification: self.notification(ground) });
+            }
             return None;
         }
         let heard = Heard::of(notification);
         match heard.state {
             ServerState::Looking => {
                 if heard.election_epoch < self.clock {
-                    effects.push(Effect::Notify { to: from, notification: self.notification(ground) });
+                    // It catches up with the round; an observer's word would only be answered in turn.
+                    if ground.quorum.place(ground.config.server).is_some() {
+                        effects.push(Effect::Notify { to: from, notification: self.notification(ground) });
+                    }
                     return None;
                 }
                 ground.quorum.place(heard.vote.leader)?;

@@ -11,6 +11,10 @@ use crate::{
     effect::{Effect, EpochFile, Service, Trouble},
     event::LinkId,
     member::{Member, Outcome},
+    precautions::{
+        ahead, counted, gap_after, is_mutated, mutated_agreement, mutated_plan, never_steps_down, outlives,
+        outstanding_end, serves_early,
+    },
     progress::{Progress, Stage},
     quorum::Voters,
     sync_plan::{SyncInputs, SyncPlan, sync_plan},
@@ -642,7 +646,7 @@ impl Leading {
             self.close(link, because, member, effects);
         }
         if self.is_established() {
-            self.hold_quorum(member)?;
+            self.hold_quorum(member, now_ms)?;
         } else if overdue(now_ms, self.phase_since_ms, member.deadlines.init) {
             return Err(Trouble::NoQuorum);
         }
@@ -653,12 +657,13 @@ impl Leading {
         Ok(())
     }
 
-    /// Without a quorum of voters that were heard in time, another leader may reign already: stop (Q58, Q59). A voter
-    /// that has just come back and catches up counts, as it does in Apache.
-    fn hold_quorum(&self, member: &Member) -> Outcome {
+    /// Without a quorum of voters that were heard in time, another leader may reign already: stop (Q58, Q59).
+    fn hold_quorum(&self, member: &Member, now_ms: u64) -> Outcome {
         let mut present = Voters::NONE.with(self.own_place);
-        for place in self.links.values().filter_map(|progress| progress.place) {
-            present = present.with(place);
+        for progress in self.links.values().filter(|link| link.is_present(now_ms, &member.deadlines)) {
+            if let Some(place) = progress.place {
+                present = present.with(place);
+            }
         }
         if member.quorum.decides(present) || never_steps_down(member) {
             Ok(())
@@ -678,114 +683,3 @@ impl Leading {
         assert!(self.links.len() <= LINKS_MAX);
     }
 }
-
-/// Whether a follower's history is ahead of the leader's (`StateSummary.isMoreRecentThan`).
-fn ahead(member: &Member, follower: StateSummary) -> bool {
-    #[allow(unused_mut, reason = "changed by mutations alone")]
-    let (mut own, mut follower) =
-        (StateSummary { current_epoch: member.current_epoch, last: member.tail.appended() }, follower);
-    #[cfg(feature = "mutations")]
-    {
-        if member.mutated(Mutation::EpochNotCompared) {
-            (own.current_epoch, follower.current_epoch) = (Epoch(0), Epoch(0));
-        }
-        if member.mutated(Mutation::ZxidNotCompared) {
-            (own.last, follower.last) = (Zxid(0), Zxid(0));
-        }
-    }
-    follower > own
-}
-
-// The precautions that a test can leave out. Without the feature `mutations` each is what its name says, and free.
-
-#[cfg(feature = "mutations")]
-mod left_out {
-    use super::{Epoch, Member, Mutation, SyncInputs, SyncPlan, Tally, Zxid};
-
-    pub(super) fn is_mutated(member: &Member) -> bool {
-        member.config.mutation.is_some()
-    }
-
-    pub(super) fn outlives(member: &Member) -> bool {
-        member.mutated(Mutation::AcksOutliveLink)
-    }
-
-    pub(super) fn counted(member: &Member, current_epoch: Option<Epoch>) -> Option<Epoch> {
-        let again = member.mutated(Mutation::EpochAckedTwice).then_some(Epoch(0));
-        current_epoch.or(again)
-    }
-
-    pub(super) fn mutated_plan(member: &Member, inputs: &SyncInputs<'_>, plan: SyncPlan) -> SyncPlan {
-        if member.mutated(Mutation::DiffOverStrayTail) {
-            let common = inputs.history.at_or_below(inputs.learner_last.min(inputs.end));
-            return common.map_or(plan, |after| SyncPlan::Diff { after });
-        }
-        plan
-    }
-
-    pub(super) fn gap_after(member: &Member, sent: Zxid) -> Zxid {
-        if member.mutated(Mutation::DiffWithGap) { member.tail.after(sent).unwrap_or(sent) } else { sent }
-    }
-
-    pub(super) fn outstanding_end(member: &Member, committed: Zxid) -> Zxid {
-        if member.mutated(Mutation::OutstandingForgotten) { committed } else { member.tail.appended() }
-    }
-
-    pub(super) fn mutated_agreement(member: &Member, tally: &Tally, agreed: Option<Zxid>) -> Option<Zxid> {
-        if member.mutated(Mutation::CommitWithoutQuorum) { tally.highest() } else { agreed }
-    }
-
-    pub(super) fn serves_early(member: &Member) -> bool {
-        member.mutated(Mutation::ServeBeforeQuorum)
-    }
-
-    pub(super) fn never_steps_down(member: &Member) -> bool {
-        member.mutated(Mutation::NeverStepsDown)
-    }
-}
-
-#[cfg(not(feature = "mutations"))]
-mod left_out {
-    use super::{Epoch, Member, SyncInputs, SyncPlan, Tally, Zxid};
-
-    pub(super) const fn is_mutated(_: &Member) -> bool {
-        false
-    }
-
-    pub(super) const fn outlives(_: &Member) -> bool {
-        false
-    }
-
-    pub(super) const fn counted(_: &Member, current_epoch: Option<Epoch>) -> Option<Epoch> {
-        current_epoch
-    }
-
-    pub(super) const fn mutated_plan(_: &Member, _: &SyncInputs<'_>, plan: SyncPlan) -> SyncPlan {
-        plan
-    }
-
-    pub(super) const fn gap_after(_: &Member, sent: Zxid) -> Zxid {
-        sent
-    }
-
-    pub(super) const fn outstanding_end(member: &Member, _: Zxid) -> Zxid {
-        member.tail.appended()
-    }
-
-    pub(super) const fn mutated_agreement(_: &Member, _: &Tally, agreed: Option<Zxid>) -> Option<Zxid> {
-        agreed
-    }
-
-    pub(super) const fn serves_early(_: &Member) -> bool {
-        false
-    }
-
-    pub(super) const fn never_steps_down(_: &Member) -> bool {
-        false
-    }
-}
-
-use left_out::{
-    counted, gap_after, is_mutated, mutated_agreement, mutated_plan, never_steps_down, outlives,
-    outstanding_end, serves_early,
-};

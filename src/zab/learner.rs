@@ -363,8 +363,10 @@ impl Learner {
         if member.place.is_none() || durable <= *acked {
             return;
         }
-        let first = member.tail.after(*acked).expect("what is durable was appended");
+        let first = member.tail.after(*acked);
         *acked = durable;
+        // What was purged from the log meanwhile is committed, without this disk.
+        let Some(first) = first.filter(|first| *first <= durable) else { return };
         assert!(first.epoch() == self.epoch && durable.epoch() == self.epoch, "{first} to {durable}");
         assert!(durable <= member.tail.durable() || member_acks_early(member));
         effects.push(Effect::SendAcks { link: self.expect_link(), first, last: durable });

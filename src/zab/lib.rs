@@ -20,6 +20,7 @@ mod member;
 #[cfg(feature = "mutations")]
 pub mod mutation;
 pub mod node;
+mod precautions;
 mod progress;
 pub mod quorum;
 pub mod sync_plan;

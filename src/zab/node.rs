@@ -405,9 +405,11 @@ fn hear(
         }
         MemberState::Leading(_) => ServerState::Leading,
         MemberState::Learning(_) if member.place.is_some() => ServerState::Following,
-        MemberState::Learning(_) => ServerState::Observing,
+        // Nobody counts what an observer says (Q27). Apache's observers answer all the same, and its voters answer
+        // every message of an observer: each answer is answered, as fast as the network allows.
+        MemberState::Learning(_) => return,
     };
-    if notification.state == ServerState::Looking || member.quorum.place(from).is_none() {
+    if notification.state == ServerState::Looking {
         let notification = member.settled_notification(own_state);
         effects.push(Effect::Notify { to: from, notification });
     }

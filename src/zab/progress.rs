@@ -89,6 +89,12 @@ impl Progress {
         }
     }
 
+    /// Whether it was heard from within syncLimit. Apache counts a learner that catches up for initLimit longer; a
+    /// leader that is cut off would then serve for that much longer too.
+    pub(crate) const fn is_present(&self, now_ms: u64, deadlines: &Deadlines) -> bool {
+        !overdue(now_ms, self.heard_ms, deadlines.sync)
+    }
+
     /// What is overdue on this link (Q58).
     pub(crate) fn overdue(&self, now_ms: u64, deadlines: &Deadlines) -> Option<Trouble> {
         let silence_ms = match self.stage {

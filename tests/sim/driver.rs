@@ -1,0 +1,401 @@
+//! The simulated driver: carries out what the protocol asks for, as `effect.rs` tells a driver to, with a disk and a
+//! network that take their time.
+
+use crate::{
+    checks::Check,
+    world::{Message, What, World},
+};
+use bytes::Bytes;
+use zkfast_wire::{Packet, Zxid, quorum::ForwardedRequest};
+use zkfast_zab::{Effect, Event, LinkId, Node, Service, Trouble};
+
+/// Troubles that no fault explains: FIFO links and this leader never cause them. (`Zab.tla`: `ShouldNotBeTriggered`.)
+const IMPOSSIBLE: [Trouble; 5] = [
+    Trouble::Gap,
+    Trouble::OutOfPhase,
+    Trouble::CutOutsideHistory,
+    Trouble::SameServer,
+    Trouble::ConfigAhead,
+];
+
+pub fn payload_of(record: &[u8]) -> u64 {
+    u64::from_be_bytes(record.try_into().expect("eight bytes"))
+}
+
+impl World {
+    pub fn effect(&mut self, server: usize, effect: Effect, follow_up: &mut Vec<Event>) -> Check {
+        match effect {
+            Effect::Append { zxid, record } => self.servers[server].disk.append(zxid, payload_of(&record)),
+            Effect::Commit { through } => {
+                self.apply(server, through);
+                let disks: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
+                self.checks.commit(server, &disks, through)?;
+            }
+            Effect::Replay { through } => self.apply(server, through),
+            Effect::Truncate { zxid } => {
+                self.servers[server].flush_generation += 1;
+                self.servers[server].flushing = false;
+                self.servers[server].busy = true;
+                let delay_us = self.disk_us(server);
+                let whom = self.whom(server);
+                self.after(delay_us, whom, What::Truncated { zxid });
+            }
+            Effect::Install { link, zxid } => {
+                self.servers[server].installing = Some((link, zxid));
+                let side = self.side(link, server);
+                self.links[link.0 as usize].held[side] = true;
+            }
+            Effect::SaveEpoch { file, epoch } => {
+                let delay_us = self.disk_us(server);
+                let free_at_us = self.servers[server].epochs_free_at_us.max(self.now_us) + delay_us;
+                self.servers[server].epochs_free_at_us = free_at_us;
+                let whom = self.whom(server);
+                self.at(free_at_us, whom, What::EpochSaved { file, epoch });
+            }
+            Effect::Dial { leader } => self.dial(server, leader.0 as usize - 1),
+            Effect::Close { link, because } => {
+                self.trouble(server, because)?;
+                self.close(link, server);
+            }
+            Effect::Send { link, packet } => self.send(link, server, Message::Packet(packet)),
+            Effect::SendAcks { link, first, last } => {
+                for zxid in run(first, last) {
+                    self.send(link, server, Message::Packet(Packet::Ack { zxid }));
+                }
+            }
+            Effect::SendCommits { link, first, last } => {
+                for zxid in run(first, last) {
+                    self.send(link, server, Message::Packet(Packet::Commit { zxid }));
+                }
+            }
+            Effect::SendInforms { link, first, last } => {
+                for zxid in run(first, last) {
+                    let record = self.record(server, zxid);
+                    self.send(link, server, Message::Packet(Packet::Inform { zxid, record }));
+                }
+            }
+            Effect::SendHistory { link, after, through, committed } => {
+                self.send_history(server, link, after, through, committed);
+            }
+            Effect::SendSnapshot { link, zxid } => self.send_snapshot(server, link, zxid)?,
+            Effect::Notify { to, notification } => self.notify(server, to.0 as usize - 1, notification),
+            Effect::Serve { service, epoch } => {
+                self.servers[server].serving = Some(service);
+                let state = &self.servers[server];
+                if service == Service::Leading {
+                    self.checks.lead(server, &state.disk, epoch)?;
+                }
+                let committed = state.node.as_ref().map_or(Zxid::ZERO, Node::committed);
+                let shown =
+                    state.applied.checked_sub(1).map_or(Zxid::ZERO, |last| state.disk.entries()[last].zxid);
+                if shown > committed {
+                    let story = format!("server {server} serves and shows {shown}, committed is {committed}");
+                    return self.violated("AppliedIsCommitted", story);
+                }
+            }
+            Effect::StopServing => self.servers[server].serving = None,
+            Effect::Look { because } => {
+                self.elections += 1;
+                self.trouble(server, because)?;
+            }
+            Effect::AnswerPing { link, zxid } => {
+                let touched = Some(Bytes::new());
+                self.send(link, server, Message::Packet(Packet::Ping { zxid, touched }));
+            }
+            Effect::Touched { .. } | Effect::ConfigSeen { .. } => {}
+            Effect::Request { link, request } => self.take_request(server, link, &request, follow_up),
+            Effect::RevalidateAsked { link, session, .. } => {
+                follow_up.push(Event::RevalidateAnswer { link, session, valid: true });
+            }
+            Effect::Revalidated { valid, .. } => assert!(valid),
+            Effect::SyncDone => self.sync_done(server)?,
+            other => unreachable!("an effect that this driver does not know: {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn trouble(&mut self, server: usize, because: Trouble) -> Check {
+        match self.troubles.iter_mut().find(|(known, _)| *known == because) {
+            Some((_, count)) => *count += 1,
+            None => self.troubles.push((because, 1)),
+        }
+        if IMPOSSIBLE.contains(&because) {
+            return self.violated("ShouldNotBeTriggered", format!("server {server}: {because}"));
+        }
+        Ok(())
+    }
+
+    // The disk
+
+    /// How long a disk operation takes.
+    pub fn disk_us(&mut self, server: usize) -> u64 {
+        let slow = if self.servers[server].slow_until_us > self.now_us { 100 } else { 1 };
+        let max_us = self.plan.flush_us_max;
+        self.rng.between(20, max_us.max(21)) * slow
+    }
+
+    pub fn start_flush(&mut self, server: usize) {
+        let state = &mut self.servers[server];
+        let count = state.disk.entries().len();
+        let Some(node) = &state.node else { return };
+        if state.flushing || state.busy || count == state.disk.synced() {
+            return;
+        }
+        state.flushing = true;
+        let what = What::Flushed { generation: state.flush_generation, count, epoch: node.epoch() };
+        let delay_us = self.disk_us(server);
+        let whom = self.whom(server);
+        self.after(delay_us, whom, what);
+    }
+
+    fn apply(&mut self, server: usize, through: Zxid) {
+        let state = &mut self.servers[server];
+        state.applied = state.applied.max(state.disk.count_through(through));
+    }
+
+    /// A disk operation is about to take effect, or has just done so: the moment at which a loss of power tells most.
+    fn crashes_at_disk(&mut self, server: usize) -> bool {
+        let crashes = self.crash_at_disk_now();
+        if crashes {
+            self.crash(server);
+        }
+        crashes
+    }
+
+    pub fn dispatch(&mut self, server: usize, what: What) -> Check {
+        match what {
+            What::Tick => {
+                let node = self.servers[server].node.as_ref().expect("alive");
+                let every_us = node.tick_every_ms() * 1000;
+                let whom = self.whom(server);
+                self.after(every_us, whom, What::Tick);
+                self.step(server, Event::Tick)?;
+                return self.check_isolation(server);
+            }
+            What::Flushed { generation, count, epoch } => {
+                return self.flushed(server, generation, count, epoch);
+            }
+            What::EpochSaved { file, epoch } => {
+                if self.crashes_at_disk(server) {
+                    return Ok(());
+                }
+                self.servers[server].disk.save_epoch(file, epoch);
+                if self.crashes_at_disk(server) {
+                    return Ok(());
+                }
+                return self.step(server, Event::EpochSaved { file, epoch });
+            }
+            What::Truncated { zxid } => {
+                if self.crashes_at_disk(server) {
+                    return Ok(());
+                }
+                let state = &mut self.servers[server];
+                state.disk.truncate(zxid);
+                let kept = state.disk.entries().len();
+                state.applied = state.applied.min(kept);
+                self.checks.cut(kept, &self.disks())?;
+                if self.crashes_at_disk(server) {
+                    return Ok(());
+                }
+                self.servers[server].busy = false;
+                self.step(server, Event::Truncated { zxid })?;
+                return self.resume(server);
+            }
+            What::InstallCut { image, zxid } => {
+                if self.crashes_at_disk(server) {
+                    return Ok(());
+                }
+                self.servers[server].disk.truncate(zxid);
+                self.checks.cut(self.servers[server].disk.entries().len(), &self.disks())?;
+                let delay_us = self.disk_us(server);
+                let whom = self.whom(server);
+                self.after(delay_us, whom, What::InstallRename { image, zxid });
+            }
+            What::InstallRename { image, zxid } => return self.installed(server, image, zxid),
+            What::Dialled { leader } => return self.dialled(server, leader),
+            What::Accepted { link } => {
+                if self.links[link].open[1] {
+                    return self.step(server, Event::Up { link: LinkId(link as u64), dialled: None });
+                }
+            }
+            What::Connected { link } => {
+                if self.links[link].open[0] {
+                    let leader = zkfast_wire::ServerId(self.links[link].ends[1] as i64 + 1);
+                    return self.step(server, Event::Up { link: LinkId(link as u64), dialled: Some(leader) });
+                }
+            }
+            What::Link { link, to } => return self.arrive(server, link, to),
+            What::LinkDown { link } => {
+                let side = self.side(LinkId(link as u64), server);
+                return self.link_down(server, link, side);
+            }
+            What::Transferred { link, through } => {
+                return self.step(server, Event::Transferred { link: LinkId(link as u64), through });
+            }
+            What::Heard { from, notification } => {
+                let from = zkfast_wire::ServerId(from as i64 + 1);
+                return self.step(server, Event::Notification { from, notification });
+            }
+            What::PeerUp { peer } => {
+                if self.is_up(peer) {
+                    let peer = zkfast_wire::ServerId(peer as i64 + 1);
+                    return self.step(server, Event::PeerUp { peer });
+                }
+            }
+            What::PeerDown { peer } => {
+                let peer = zkfast_wire::ServerId(peer as i64 + 1);
+                return self.step(server, Event::PeerDown { peer });
+            }
+            What::Client => return self.client(server),
+            What::Snapshot => return self.snapshot(server),
+            What::Healthy | What::Resume => {}
+        }
+        Ok(())
+    }
+
+    fn flushed(&mut self, server: usize, generation: u32, count: usize, epoch: zkfast_wire::Epoch) -> Check {
+        if self.servers[server].flush_generation != generation {
+            return Ok(());
+        }
+        if self.crashes_at_disk(server) {
+            return Ok(());
+        }
+        let state = &mut self.servers[server];
+        state.flushing = false;
+        state.disk.flushed(count);
+        let zxid = state.disk.entries()[count - 1].zxid;
+        if self.crashes_at_disk(server) {
+            return Ok(());
+        }
+        self.step(server, Event::Durable { epoch, zxid })?;
+        self.start_flush(server);
+        Ok(())
+    }
+
+    fn installed(&mut self, server: usize, image: std::rc::Rc<Vec<crate::disk::Entry>>, zxid: Zxid) -> Check {
+        if self.crashes_at_disk(server) {
+            return Ok(());
+        }
+        let state = &mut self.servers[server];
+        state.applied = image.len();
+        state.disk.install(image);
+        if self.crashes_at_disk(server) {
+            return Ok(());
+        }
+        let state = &mut self.servers[server];
+        state.busy = false;
+        let (link, _) = state.installing.take().expect("an installation");
+        let side = self.side(link, server);
+        self.step(server, Event::Installed { zxid })?;
+        self.release(link.0 as usize, side);
+        self.resume(server)
+    }
+
+    /// A snapshot of what is committed, and a purge of the log before the one before it.
+    fn snapshot(&mut self, server: usize) -> Check {
+        let state = &mut self.servers[server];
+        let committed = state.node.as_ref().map_or(Zxid::ZERO, Node::committed);
+        let count = state.disk.count_through(committed).min(state.applied);
+        let purge = count.saturating_sub(3);
+        if count == 0 {
+            return Ok(());
+        }
+        state.disk.snapshot(count, purge);
+        let floor = state.disk.floor();
+        self.step(server, Event::Purged { floor })
+    }
+
+    // History for learners
+
+    fn record(&self, server: usize, zxid: Zxid) -> Bytes {
+        let disk = &self.servers[server].disk;
+        let entry = disk.entries()[disk.count_through(zxid) - 1];
+        assert_eq!(entry.zxid, zxid, "asked for a record that is not there");
+        Bytes::copy_from_slice(&entry.payload.to_be_bytes())
+    }
+
+    fn send_history(&mut self, server: usize, link: LinkId, after: Zxid, through: Zxid, committed: Zxid) {
+        let disk = &self.servers[server].disk;
+        let range = disk.count_through(after)..disk.count_through(through);
+        assert!(after >= disk.floor(), "history that was purged");
+        let entries: Vec<_> = disk.entries()[range].to_vec();
+        for entry in entries {
+            let (zxid, record) = (entry.zxid, Bytes::copy_from_slice(&entry.payload.to_be_bytes()));
+            self.send(link, server, Message::Packet(Packet::Proposal { zxid, record }));
+            if zxid <= committed {
+                self.send(link, server, Message::Packet(Packet::Commit { zxid }));
+            }
+        }
+        self.transferred_later(server, link, through);
+    }
+
+    fn send_snapshot(&mut self, server: usize, link: LinkId, zxid: Zxid) -> Check {
+        let state = &self.servers[server];
+        if state.applied != state.disk.count_through(zxid) {
+            let story =
+                format!("server {server} sends an image at {zxid}, the tree shows {} entries", state.applied);
+            return self.violated("ImageIsExact", story);
+        }
+        let image = state.disk.image(zxid);
+        self.send(link, server, Message::Packet(Packet::Snap { zxid }));
+        self.send(link, server, Message::Image(image));
+        self.transferred_later(server, link, zxid);
+        Ok(())
+    }
+
+    fn transferred_later(&mut self, server: usize, link: LinkId, through: Zxid) {
+        let delay_us = self.rng.below(5_000);
+        let whom = self.whom(server);
+        self.after(delay_us, whom, What::Transferred { link: link.0 as usize, through });
+    }
+
+    // Clients
+
+    fn client(&mut self, server: usize) -> Check {
+        let Some(service) = self.servers[server].serving else { return Ok(()) };
+        self.next_payload += 1;
+        let payload = self.next_payload;
+        if service == Service::Leading {
+            return self.submit(server, payload);
+        }
+        let session = zkfast_wire::SessionId(payload as i64);
+        if self.rng.chance(5) {
+            return self.step(server, Event::Revalidate { session, timeout_ms: 4000 });
+        }
+        let op = if self.rng.chance(15) { ForwardedRequest::SYNC } else { 1 };
+        let body = Bytes::copy_from_slice(&payload.to_be_bytes());
+        let request = Box::new(ForwardedRequest { session, cxid: 1, op, body, identities: Vec::new() });
+        self.step(server, Event::Forward { request })
+    }
+
+    fn take_request(
+        &mut self,
+        server: usize,
+        link: LinkId,
+        request: &ForwardedRequest,
+        follow_up: &mut Vec<Event>,
+    ) {
+        if request.op == ForwardedRequest::SYNC {
+            let appended = self.servers[server].node.as_ref().expect("alive").appended();
+            self.promised_syncs.entry(link.0 as usize).or_default().push_back(appended);
+            follow_up.push(Event::Sync { link });
+        } else if let Some(zxid) = self.servers[server].node.as_ref().and_then(Node::next_zxid) {
+            self.checks.submitted(zxid, payload_of(&request.body));
+            follow_up.push(Event::Submit { zxid, record: request.body.clone() });
+        }
+    }
+
+    fn sync_done(&mut self, server: usize) -> Check {
+        let link = self.links.iter().rposition(|link| link.ends[0] == server && link.open[0]);
+        let link = link.expect("a sync is answered on an open link");
+        let promised = self.promised_syncs.get_mut(&link).and_then(|syncs| syncs.pop_front());
+        let promised = promised.expect("a sync that was asked for");
+        let committed = self.servers[server].node.as_ref().map_or(Zxid::ZERO, Node::committed);
+        self.checks.synced(server, committed, promised)
+    }
+}
+
+fn run(first: Zxid, last: Zxid) -> impl Iterator<Item = Zxid> {
+    assert!(first <= last && first.epoch() == last.epoch());
+    (first.0..=last.0).map(Zxid)
+}
