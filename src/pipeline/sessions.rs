@@ -6,7 +6,11 @@
 use super::{Pipeline, PipelineOptions};
 use crate::{
     config::limits,
-    cores::messages::{CloseReason, ConnectionId, Delivery, Touched},
+    cores::{
+        clock,
+        messages::{CloseReason, ConnectionId, Delivery, Touched},
+    },
+    status::picture::SessionsDump,
 };
 use std::collections::{HashMap, HashSet};
 use zkfast_tree::{
@@ -179,5 +183,26 @@ impl Pipeline {
             self.close_session(*session);
         }
         !expired.is_empty()
+    }
+
+    /// Sessions by the time at which they run out, and their ephemerals: for the word `dump` (row O83). Copies names
+    /// only; a hundred thousand sessions hold the pipeline up for some milliseconds.
+    pub(super) fn sessions_dump(&self) -> SessionsDump {
+        let wall_offset_ms = clock::wall_ms() - self.clock.now_ms().cast_signed();
+        let paths = |session| self.tree.ephemerals_of(session).map(str::to_owned).collect();
+        SessionsDump {
+            expiring: self
+                .sessions
+                .expiry
+                .buckets()
+                .map(|(deadline_ms, sessions)| (deadline_ms + wall_offset_ms, sessions))
+                .collect(),
+            ephemerals: self
+                .tree
+                .ephemeral_owners()
+                .into_iter()
+                .map(|session| (session, paths(session)))
+                .collect(),
+        }
     }
 }

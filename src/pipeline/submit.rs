@@ -4,6 +4,7 @@ use super::{Barrier, BarrierKind, Pending, Pipeline};
 use crate::{
     config::limits,
     cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Submission, Write},
+    status::four_letter::Needs,
 };
 use zkfast_tree::Ask;
 use zkfast_wire::{Decoder, Epoch, ErrorCode, Id, OpCode, Request, SessionId, Xid, Zxid};
@@ -51,6 +52,9 @@ impl Pipeline {
             Submission::Touch(touched) => self.touch(&touched),
             Submission::Gone { connection, session } => self.sessions.disconnect(session, connection),
             Submission::Gather(gather) => {
+                if gather.word().needs() == Needs::Sessions {
+                    gather.add_sessions(self.sessions_dump());
+                }
                 for core in &mut self.cores {
                     core.push_and_kick(Delivery::Gather(gather.clone()));
                 }
