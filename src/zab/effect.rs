@@ -66,6 +66,9 @@ pub enum Trouble {
     /// Too few voters were heard from within syncLimit.
     #[error("a quorum of followers is lost")]
     QuorumLost,
+    /// TRUNC names a transaction that only a snapshot could tell: the next attempt asks for an image.
+    #[error("asked to cut the log below its oldest snapshot")]
+    CutBelowSnapshot,
     /// The counter of the epoch is used up (ZOOKEEPER-1277).
     #[error("the zxid counter of this epoch is used up")]
     Rollover,
@@ -120,8 +123,8 @@ pub enum Effect {
     },
     /// An image follows raw on this link. Read it beside the tree that is there, writing it to a temporary snapshot
     /// file; if the link ends before the signature, drop it. When it is complete, let every other event wait, and:
-    /// sync the temporary file; cut the log after `zxid`; rename the snapshot and sync the directory; let it be the
-    /// tree; deliver [`Event::Installed`](crate::Event::Installed). A crash in between leaves the old state or a prefix
+    /// sync the temporary file; cut the log after `zxid`; rename the snapshot and sync the directory; delete snapshots
+    /// above `zxid`; let it be the tree; deliver [`Event::Installed`](crate::Event::Installed). A crash in between leaves the old state or a prefix
     /// of it, never a mixture (ZOOKEEPER-2872, 3642).
     Install {
         /// Where the image comes from.

@@ -202,14 +202,23 @@ impl Learner {
 
     fn accepted_saved(&mut self, member: &Member, counts: bool, effects: &mut Vec<Effect>) {
         self.stage = Stage::AwaitPlan;
+        // Who asks for an image says that it has nothing, which must not be counted: its promise stands for a history.
+        let (last, counts) =
+            if member.needs_snapshot { (Zxid(-1), false) } else { (member.tail.appended(), counts) };
         let current_epoch = counts.then_some(member.current_epoch);
-        self.send(Packet::AckEpoch { last: member.tail.appended(), current_epoch }, effects);
+        self.send(Packet::AckEpoch { last, current_epoch }, effects);
     }
 
     /// `FollowerProcessSyncMessage`.
     fn plan(&mut self, member: &mut Member, packet: Packet, effects: &mut Vec<Effect>) -> Outcome {
         match packet {
+            Packet::Diff { .. } if member.needs_snapshot => return Err(Trouble::OutOfPhase),
             Packet::Diff { .. } => self.stage = Stage::CatchingUp(CatchUp::from(member.tail.appended())),
+            // An image of a leader whose reign came to nothing holds what another leader lacks (ZOOKEEPER-1549).
+            Packet::Trunc { zxid } if zxid < member.tail.floor() => {
+                member.needs_snapshot = true;
+                return Err(Trouble::CutBelowSnapshot);
+            }
             Packet::Trunc { zxid } => {
                 if !member.tail.contains(zxid) {
                     // To cut there would leave out what lies between (ZOOKEEPER-1154, 1156).

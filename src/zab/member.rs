@@ -33,6 +33,8 @@ pub(crate) struct Member {
     pub(crate) committed: Zxid,
     /// The last transaction that the driver was told to apply.
     pub(crate) replayed: Zxid,
+    /// What was to be cut off lies in a snapshot alone: only an image of the leader's helps.
+    pub(crate) needs_snapshot: bool,
     /// Whom this server follows, or is, when it is not looking.
     pub(crate) vote: Vote,
     /// The election round of that vote (logical clock).
@@ -58,6 +60,7 @@ impl Member {
             current_epoch,
             committed: Zxid::ZERO,
             replayed,
+            needs_snapshot: false,
             vote: Vote::NONE,
             election_epoch: 0,
             peers_up: BTreeSet::new(),
@@ -158,6 +161,7 @@ impl Member {
     /// A snapshot took the place of the history.
     pub(crate) fn install(&mut self, zxid: Zxid) {
         self.tail.replace(zxid);
+        self.needs_snapshot = false;
         self.replayed = zxid;
         self.committed = self.committed.min(zxid);
     }

@@ -100,6 +100,17 @@ impl Disk {
         self.purged = self.purged.min(count);
     }
 
+    /// Cuts the log after `zxid`, as an installation does; the snapshots stay until the new one has its name.
+    pub fn cut_log(&mut self, zxid: Zxid) {
+        let count = self.count_through(zxid);
+        if count >= self.snapshot {
+            return self.truncate(zxid);
+        }
+        let snapshot = self.snapshot;
+        Rc::make_mut(&mut self.entries).truncate(snapshot);
+        (self.synced, self.purged) = (snapshot, snapshot);
+    }
+
     /// The history as an image for a learner.
     pub fn image(&self, zxid: Zxid) -> Rc<Vec<Entry>> {
         let count = self.count_through(zxid);

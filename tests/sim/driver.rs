@@ -205,7 +205,7 @@ impl World {
                 if self.crashes_at_disk(server) {
                     return Ok(());
                 }
-                self.servers[server].disk.truncate(zxid);
+                self.servers[server].disk.cut_log(zxid);
                 self.checks.cut(self.servers[server].disk.entries().len(), &self.disks())?;
                 let delay_us = self.disk_us(server);
                 let whom = self.whom(server);
