@@ -57,6 +57,7 @@ fn a_stalled_server_is_seen_in_full() {
     let at_first_second = Some(Box::new(move || {
         stalling.stall(true);
         thread::spawn(move || {
+            // Sleeps because the stall's length is what is measured.
             thread::sleep(Duration::from_secs(1));
             stalling.stall(false);
         });

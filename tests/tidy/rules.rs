@@ -250,7 +250,8 @@ pub fn wrong_text(source: &str) -> Vec<Finding> {
     findings
 }
 
-/// Sleeping in a test, unless a comment above says that something is polled which tells nobody when it is done.
+/// Sleeping in a test, unless a comment above says that something is polled which tells nobody when it is done, or why
+/// the time itself is what the test is about.
 pub fn wrong_sleep(path: &str, source: &str) -> Vec<Finding> {
     let is_python = path.ends_with(".py");
     let code = if is_python { source.to_owned() } else { bare(source) };
@@ -262,11 +263,13 @@ pub fn wrong_sleep(path: &str, source: &str) -> Vec<Finding> {
         in_tests |= line.contains("#[cfg(test)]");
         let sleeps = line.contains("thread::sleep(") || (is_python && line.contains("time.sleep("));
         if in_tests && sleeps {
-            let above = lines[index.saturating_sub(4)..=index].join("\n").to_lowercase();
-            if !above.contains("poll") {
+            let comments = lines[index.saturating_sub(4)..index].iter().map(|line| line.trim());
+            let above: String = comments.filter(|line| line.starts_with(['/', '#'])).collect();
+            if !["poll", "sleep"].iter().any(|word| above.to_lowercase().contains(word)) {
                 findings.push((
                     index + 1,
-                    "a test sleeps: await the event, or say in a comment what is polled".to_owned(),
+                    "a test sleeps: await the event, or say in a comment what is polled or why it sleeps"
+                        .to_owned(),
                 ));
             }
         }
