@@ -247,38 +247,13 @@ impl Tree {
         let parent_path = path::parent(&create.path).ok_or(ErrorCode::NO_NODE)?;
         let key = self.znodes.key(&create.path);
         let parent_key = self.znodes.key(parent_path);
-        if self.znodes.node(parent_key).is_none() {
-            return Err(ErrorCode::NO_NODE);
+        let mut parent = self.znodes.node_mut(parent_key).ok_or(ErrorCode::NO_NODE)?;
+        if parent.other(key).is_some() {
+            return Err(self.apply_create_again(context, create, list));
         }
-        let exists = match self.znodes.node_mut(key) {
-            None => false,
-            Some(mut node) => {
-                // A replay over a newer image: the node takes the transaction's list (T14), nothing else of it.
-                if !same_list(&node.node(), &list) {
-                    let aversion = node.node().aversion();
-                    node.set_acl(context.zxid, aversion, list.clone());
-                }
-                true
-            }
-        };
-        let mut parent = self.znodes.node_mut(parent_key).expect("looked up above");
         let parent_acl = list_to_check(&parent.node());
         let now = parent.node().children_state();
-        let cversion = match create.parent_cversion {
-            -1 => now.cversion.wrapping_add(1),
-            cversion => cversion,
-        };
-        // T14: only forward. Compared by difference, so that the counter may overflow (T7); Apache compares by value
-        // and then hands out 2147483647 for ever. A create that finds its node raises the parent's counters too; Apache
-        // does so for type 1 alone, which leaves a create2's parent behind.
-        let raised = cversion.wrapping_sub(now.cversion) > 0;
-        let children = if raised { Children { cversion, pzxid: context.zxid } } else { now };
-        if exists {
-            if raised {
-                parent.set_children(context.zxid, children);
-            }
-            return Err(ErrorCode::NODE_EXISTS);
-        }
+        let children = raised(now, create, context.zxid).unwrap_or(now);
         let newborn =
             Newborn { czxid: context.zxid, ctime_ms: context.time_ms, owner, acl: list, data: create.data };
         let node = parent.create_child(key, newborn, children);
@@ -294,6 +269,30 @@ impl Tree {
         let path = context.path(&create.path);
         changes.push(Change { path: path.clone(), kind: ChangeKind::Created, acl, parent_acl });
         Ok((path, stat))
+    }
+
+    /// A replay over a newer image finds the node there: it takes the transaction's list and nothing else, and the
+    /// parent's counters are raised (T14). Apache raises them for type 1 alone, which leaves a create2's parent behind.
+    fn apply_create_again(
+        &mut self,
+        context: Context<'_>,
+        create: &CreateTxn<'_>,
+        list: NodeAcl,
+    ) -> ErrorCode {
+        let key = self.znodes.key(&create.path);
+        if let Some(mut node) = self.znodes.node_mut(key)
+            && !same_list(&node.node(), &list)
+        {
+            let aversion = node.node().aversion();
+            node.set_acl(context.zxid, aversion, list);
+        }
+        let parent_key = self.znodes.key(path::parent(&create.path).unwrap_or(path::ROOT));
+        if let Some(mut parent) = self.znodes.node_mut(parent_key)
+            && let Some(children) = raised(parent.node().children_state(), create, context.zxid)
+        {
+            parent.set_children(context.zxid, children);
+        }
+        ErrorCode::NODE_EXISTS
     }
 
     fn apply_delete(
@@ -413,6 +412,17 @@ impl Tree {
         }
         self.sessions.remove(context.session);
     }
+}
+
+/// The parent's counters after a creation, if it moves them (T14: only forward). Compared by difference, so that the
+/// counter may overflow (T7); Apache compares by value and then hands out 2147483647 for ever.
+fn raised(now: Children, create: &CreateTxn<'_>, zxid: Zxid) -> Option<Children> {
+    let cversion = match create.parent_cversion {
+        // CreateTxnV0 of 3.3 and before (P17).
+        -1 => now.cversion.wrapping_add(1),
+        cversion => cversion,
+    };
+    (cversion.wrapping_sub(now.cversion) > 0).then_some(Children { cversion, pzxid: zxid })
 }
 
 fn answer_stat(outcome: Result<Stat, ErrorCode>) -> Answer {

@@ -72,6 +72,20 @@ impl Drop for Shared {
     }
 }
 
+/// Look-ups prepared side by side: about as many misses as a core can have under way.
+const PREFETCH_MAX: usize = 32;
+
+/// Asks the processor to fetch the line at `address`, which may be anything.
+fn prefetch<T>(address: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch reads nothing and cannot fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
+
 /// A path with its hash, computed once for however many look-ups.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Key<'a> {
@@ -142,6 +156,31 @@ impl Znodes {
         // SAFETY: this is the writer. `NEWEST` sees the head of each chain, which is never freed while linked; nothing
         // is changed or freed while `self` is borrowed.
         unsafe { self.shared.table.find(key.hash, key.path, NEWEST).map(|slot| NodeRef::new(slot, NEWEST)) }
+    }
+
+    /// Asks the processor to fetch what the next look-ups of these paths will touch. The three steps of a look-up,
+    /// entry, slot, version, are each a cache miss on a large tree and depend on one another; done for many paths side
+    /// by side, the misses overlap.
+    pub(crate) fn prefetch(&self, hashes: &[u64]) {
+        let mut slots = [std::ptr::null_mut(); PREFETCH_MAX];
+        for group in hashes.chunks(PREFETCH_MAX) {
+            for &hash in group {
+                self.shared.table.prefetch_entry(hash);
+            }
+            for (slot, &hash) in slots.iter_mut().zip(group) {
+                // SAFETY: this is the writer.
+                *slot = unsafe { self.shared.table.first_candidate(hash) };
+                prefetch(*slot);
+                prefetch(slot.cast::<u8>().wrapping_add(64));
+            }
+            for &slot in slots.iter().take(group.len()) {
+                // SAFETY: a slot in the table is valid, and nothing is freed while the writer is borrowed.
+                if let Some(slot) = unsafe { slot.as_ref() } {
+                    prefetch(slot.head());
+                    prefetch(slot.family_head());
+                }
+            }
+        }
     }
 
     /// A node to change.
@@ -229,6 +268,11 @@ impl<'a> NodeMut<'a> {
     pub(crate) fn node(&self) -> NodeRef<'_> {
         // SAFETY: nothing is changed while `self` is borrowed.
         unsafe { NodeRef::new(self.slot, NEWEST) }
+    }
+
+    /// Another node of the newest state.
+    pub(crate) fn other(&self, key: Key<'_>) -> Option<NodeRef<'_>> {
+        self.znodes.node(key)
     }
 
     fn slot(&self) -> &Slot {

@@ -140,6 +140,41 @@ impl Table {
         }
     }
 
+    /// Asks the processor to fetch the entry where `hash` begins to be looked for.
+    pub(super) fn prefetch_entry(&self, hash: u64) {
+        let Place { shard, tag } = place(hash);
+        let run = self.runs[shard].load(Ordering::Relaxed);
+        let (start, units) = run_parts(run);
+        if units != 0 {
+            super::prefetch(start.wrapping_add(home(tag, units * UNIT)));
+        }
+    }
+
+    /// The slot that [`find`](Self::find) will look at first, or null: for prefetching alone.
+    ///
+    /// # Safety
+    /// Called by the writer.
+    pub(super) unsafe fn first_candidate(&self, hash: u64) -> *mut Slot {
+        let Place { shard, tag } = place(hash);
+        let run = self.runs[shard].load(Ordering::Relaxed);
+        if run == 0 {
+            return ptr::null_mut();
+        }
+        // SAFETY: the writer's current run is valid.
+        let entries = unsafe { entries(run) };
+        let home = home(tag, entries.len());
+        for entry in entries[home..].iter().take(UNIT) {
+            let entry = entry.load(Ordering::Relaxed);
+            if entry == EMPTY {
+                break;
+            }
+            if tag_of(entry) == tag && entry != GONE {
+                return slot_of(entry);
+            }
+        }
+        ptr::null_mut()
+    }
+
     /// Adds a slot. Returns a run to free later, if the shard grew.
     ///
     /// # Safety
