@@ -110,7 +110,7 @@ pub enum ApplyError {
     /// The bytes are no transaction (P17j): nobody may skip one, so the process cannot go on.
     #[error("the transaction cannot be decoded: {0}")]
     Decode(#[from] DecodeError),
-    /// A zxid below the last applied one.
+    /// A zxid below the last applied one, or one that no leader gives out.
     #[error("transaction {zxid} after {last_applied}")]
     Order {
         /// The transaction's.
@@ -119,6 +119,9 @@ pub enum ApplyError {
         last_applied: Zxid,
     },
 }
+
+/// Beyond any epoch that an ensemble will see; the numbers above have a meaning of their own in the version store.
+const ZXID_MAX: Zxid = Zxid(i64::MAX - 16);
 
 /// What every change of one transaction shares.
 #[derive(Clone, Copy)]
@@ -152,7 +155,7 @@ impl Tree {
         let (header, txn, _digest) = Txn::decode_record(record)?;
         let zxid = header.zxid;
         // Equal is allowed: Apache gives the ErrorTxn of an undecodable request the zxid of its predecessor (C27).
-        if zxid < self.last_applied {
+        if zxid < self.last_applied || zxid > ZXID_MAX {
             return Err(ApplyError::Order { zxid, last_applied: self.last_applied });
         }
         let context = Context { record, session: header.session, zxid, time_ms: header.time_ms };

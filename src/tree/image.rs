@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::BufMut;
 use hashbrown::HashMap;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use zkfast_wire::{Acl, DecodeError, Decoder, Id, Perms, SessionId, StatPersisted, Zxid, jute};
 
 /// A chunk ends after the node that makes it this long.
@@ -247,6 +247,35 @@ pub enum ImageError {
 /// until the log, replayed, brings the list.
 const MISSING: Acl<'static> = Acl { perms: Perms(0), id: Id::new("world", "anyone") };
 
+/// Nodes decoded before the first of them is added, so that the waits for memory overlap.
+const GROUP: usize = 32;
+
+/// A node as an image holds it.
+struct ImageNode<'a> {
+    /// Where it begins.
+    offset: usize,
+    path: Cow<'a, str>,
+    data: Option<&'a [u8]>,
+    /// Number of its list in the image.
+    list: i64,
+    stat: StatPersisted,
+}
+
+impl<'a> ImageNode<'a> {
+    /// `None` at the end mark (P23).
+    fn decode(decoder: &mut Decoder<'a>) -> Result<Option<Self>, DecodeError> {
+        let offset = decoder.offset();
+        let path = match decoder.text("image.node.path")? {
+            path if path == path::ROOT => return Ok(None),
+            path if path.is_empty() => Cow::Borrowed(path::ROOT),
+            path => path,
+        };
+        let data = decoder.buffer("image.node.data")?;
+        let list = decoder.i64("image.node.acl")?;
+        Ok(Some(Self { offset, path, data, list, stat: StatPersisted::decode(decoder)? }))
+    }
+}
+
 /// Builds a tree from an image. Returns it with the number of bytes consumed; what follows them is the seal (P24).
 ///
 /// The caller then names the image's zxid with [`Tree::set_last_applied`], replays the log, and calls
@@ -270,27 +299,29 @@ pub fn load(config: TreeConfig, bytes: &[u8]) -> Result<(Tree, usize), ImageErro
         // Apache numbers the open list like any other when a client sent it.
         lists.insert(id, (*list != [Acl::OPEN]).then(|| tree.acls.adopt(id, &list)));
     }
+    let mut group: Vec<ImageNode<'_>> = Vec::with_capacity(GROUP);
     loop {
-        let offset = decoder.offset();
-        let path = decoder.text("image.node.path")?;
-        let path = match &*path {
-            path::ROOT => break,
-            "" => path::ROOT,
-            path => path,
-        };
-        let data = decoder.buffer("image.node.data")?;
-        let list = match decoder.i64("image.node.acl")? {
-            OPEN_ID => None,
-            id => match lists.get(&id) {
+        group.clear();
+        while group.len() < GROUP
+            && let Some(node) = ImageNode::decode(&mut decoder)?
+        {
+            group.push(node);
+        }
+        tree.prefetch(group.iter().map(|node| &*node.path));
+        for ImageNode { offset, path, data, list, stat } in &group {
+            let list = match lists.get(list) {
                 Some(list) => list.clone(),
+                None if *list == OPEN_ID => None,
                 None => tree.acls.intern(&[MISSING]),
-            },
-        };
-        let stat = StatPersisted::decode(&mut decoder)?;
-        // The root comes first, once.
-        let is_first = tree.data_bytes == 0;
-        if is_first != (path == path::ROOT) || !tree.load_node(path, &stat, list, data) {
-            return Err(ImageError::Misplaced { path: path.to_owned(), offset });
+            };
+            // The root comes first, once.
+            let is_first = tree.data_bytes == 0;
+            if is_first != (*path == path::ROOT) || !tree.load_node(path, stat, list, *data) {
+                return Err(ImageError::Misplaced { path: path.clone().into_owned(), offset: *offset });
+            }
+        }
+        if group.len() < GROUP {
+            break;
         }
     }
     if tree.data_bytes == 0 {

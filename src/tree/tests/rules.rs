@@ -1,0 +1,348 @@
+//! Rules that the random streams of `against_naive` do not reach or do not show: overflow, events' ACLs, whom to wake,
+//! the reaper, records of old logs, damaged bytes.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use zkfast_tree::{Answer, Applied, ApplyError, Ask, ChangeKind, ImageError, Tree, TreeConfig, image};
+use zkfast_wire::{
+    Acl, ErrorCode, Id, OpCode, Perms, Request, SessionId, Txn, TxnHeader, Zxid,
+    request::{CreateRequest, PathVersion, SetAclRequest, SetDataRequest},
+    txn::{CreateTxn, CreateTxnMode},
+};
+
+const SESSION: SessionId = SessionId(0x0100_0000_0000_0001);
+
+struct Server {
+    tree: Tree,
+    zxid: i64,
+}
+
+impl Server {
+    fn new() -> Self {
+        let config = TreeConfig { extended_types: true, ..TreeConfig::default() };
+        let mut server = Self { tree: Tree::new(config), zxid: 0 };
+        server.run(OpCode::CreateSession, Request::CreateSession(1_000));
+        server
+    }
+
+    fn record(&mut self, op: OpCode, request: &Request<'_>) -> Bytes {
+        self.zxid += 1;
+        let ask = Ask {
+            session: SESSION,
+            cxid: 1,
+            zxid: Zxid(self.zxid),
+            time_ms: 1_000 * self.zxid,
+            op,
+            request,
+            identities: &[Id::new("digest", "ann:h")],
+        };
+        let mut record = Vec::new();
+        self.tree.prepare(&ask, &mut record);
+        Bytes::from(record)
+    }
+
+    fn run(&mut self, op: OpCode, request: Request<'_>) -> Applied {
+        let record = self.record(op, &request);
+        self.tree.apply(&record).unwrap()
+    }
+
+    fn create(&mut self, path: &str, flags: i32) -> Applied {
+        self.create_with(OpCode::Create, path, flags, None, vec![Acl::OPEN])
+    }
+
+    fn create_with(
+        &mut self,
+        op: OpCode,
+        path: &str,
+        flags: i32,
+        ttl_ms: Option<i64>,
+        acl: Vec<Acl<'static>>,
+    ) -> Applied {
+        let path = path.to_owned().into();
+        let request = CreateRequest { path, data: Some(b"x"), acl: Some(acl), flags, ttl_ms };
+        self.run(op, Request::Create(op, request))
+    }
+
+    fn delete(&mut self, path: &str) -> Applied {
+        let path = path.to_owned().into();
+        self.run(OpCode::Delete, Request::Delete(PathVersion { path, version: -1 }))
+    }
+
+    fn set(&mut self, path: &str) -> Applied {
+        let path = path.to_owned().into();
+        let set = SetDataRequest { path, data: Some(b"y"), version: -1 };
+        self.run(OpCode::SetData, Request::SetData(set))
+    }
+
+    /// A record as another server wrote it.
+    fn apply(&mut self, txn: &Txn<'_>) -> Applied {
+        self.zxid += 1;
+        let header =
+            TxnHeader { session: SESSION, cxid: 1, zxid: Zxid(self.zxid), time_ms: 1, kind: txn.kind() };
+        let mut record = Vec::new();
+        txn.encode_record(&header, &mut record);
+        self.tree.apply(&Bytes::from(record)).unwrap()
+    }
+
+    fn create_txn(&mut self, path: &str, parent_cversion: i32) -> Applied {
+        let mode = CreateTxnMode::Create { ephemeral: false };
+        let txn = CreateTxn { path: path.into(), data: None, acl: vec![Acl::OPEN], parent_cversion, mode };
+        self.apply(&Txn::Create(txn))
+    }
+}
+
+fn private() -> Vec<Acl<'static>> {
+    vec![Acl { perms: Perms::ALL, id: Id::new("digest", "ann:h") }]
+}
+
+fn created(applied: &Applied) -> &str {
+    match &applied.answer {
+        Answer::Created { path, .. } => path,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// T7: after 2^31 children the names go on with negative numbers.
+#[test]
+fn sequence_numbers_overflow() {
+    let mut server = Server::new();
+    server.create("/q", 0);
+    server.create_txn("/q/last-but-one", i32::MAX);
+    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n-2147483647");
+    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n--2147483648");
+    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n--2147483647");
+    // P17: a creation of 3.3 counts up by one, whatever the count is.
+    server.create_txn("/q/old", -1);
+    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n--2147483645");
+}
+
+/// T14: a replay must not move a parent back, nor leave it behind.
+#[test]
+fn counters_only_move_forward() {
+    let mut server = Server::new();
+    server.create("/p", 0);
+    server.create_txn("/p/a", 5);
+    let pzxid = Zxid(server.zxid);
+    server.create_txn("/p/b", 3);
+    let stat = server.tree.node("/p").unwrap().persisted();
+    assert_eq!((stat.cversion, stat.pzxid), (5, pzxid));
+    assert_eq!(server.create_txn("/p/a", 9).answer, Answer::Error(ErrorCode::NODE_EXISTS));
+    let stat = server.tree.node("/p").unwrap().persisted();
+    assert_eq!((stat.cversion, stat.pzxid), (9, Zxid(server.zxid)));
+    // ZOOKEEPER-3145: the delete of a node that is gone still moves the parent's pzxid.
+    let applied = server.apply(&Txn::Delete { path: "/p/gone".into() });
+    assert_eq!(applied.answer, Answer::Error(ErrorCode::NO_NODE));
+    assert_eq!(server.tree.node("/p").unwrap().persisted().pzxid, Zxid(server.zxid));
+}
+
+/// W10 (CVE-2024-23944): who may hear of a change travels with it.
+#[test]
+fn changes_carry_the_lists_to_check() {
+    let mut server = Server::new();
+    let applied = server.create("/open", 0);
+    assert!(applied.changes[0].acl.is_none() && applied.changes[0].parent_acl.is_none());
+    let applied = server.create_with(OpCode::Create, "/mine", 0, None, private());
+    assert_eq!(applied.changes[0].acl.as_deref(), Some(&*private()));
+    let applied = server.create("/mine/open", 0);
+    assert_eq!(applied.changes[0].kind, ChangeKind::Created);
+    assert!(applied.changes[0].acl.is_none());
+    assert_eq!(applied.changes[0].parent_acl.as_deref(), Some(&*private()));
+    let applied = server.delete("/mine/open");
+    assert!(applied.changes[0].acl.is_none() && applied.changes[0].parent_acl.is_some());
+    let applied = server.set("/mine");
+    assert!(applied.changes[0].acl.is_some() && applied.changes[0].parent_acl.is_none());
+    let applied = server.delete("/mine");
+    assert_eq!(applied.changes[0].acl.as_deref(), Some(&*private()), "the deleted node's old list");
+    // World-readable lists need no check either.
+    let applied = server.create_with(OpCode::Create, "/read", 0, None, vec![Acl::READ_ONLY]);
+    assert!(applied.changes[0].acl.is_none());
+}
+
+/// A core that is not woken keeps a client waiting for an event that it was promised.
+#[test]
+fn the_concerned_cores_are_woken() {
+    let mut server = Server::new();
+    server.create("/a", 0);
+    let reader = server.tree.reader();
+    let cores = |server: &Server, applied: &Applied| server.tree.interested_cores(&applied.changes);
+    reader.set_interest("/a", 3);
+    reader.set_interest("/a/absent", 5);
+    reader.set_interest("/a/absent", 5);
+    let set = server.set("/a");
+    assert_eq!(cores(&server, &set), 1 << 3);
+    let create = server.create("/a/absent", 0);
+    assert_eq!(cores(&server, &create), 1 << 3 | 1 << 5);
+    reader.clear_interest("/a/absent", 5);
+    assert_eq!(cores(&server, &create), 1 << 3 | 1 << 5, "one watch is left");
+    reader.clear_interest("/a/absent", 5);
+    assert_eq!(cores(&server, &create), 1 << 3);
+    let below = server.set("/a/absent");
+    assert_eq!(cores(&server, &below), 0, "setData of a child is no news for the parent (W13)");
+    reader.set_recursive_interest("/a", 63);
+    assert_eq!(cores(&server, &below), 1 << 63);
+    reader.set_recursive_interest("/", 0);
+    assert_eq!(cores(&server, &below), 1 << 63 | 1);
+    reader.clear_recursive_interest("/a", 63);
+    assert_eq!(cores(&server, &below), 1);
+    drop(reader);
+    assert_eq!(cores(&server, &create), 0, "a core that goes takes its interests along");
+}
+
+/// T21, T22: the reaper takes only what is due.
+#[test]
+fn containers_and_ttl_nodes_become_due() {
+    let mut server = Server::new();
+    server.create_with(OpCode::CreateContainer, "/c-used", 4, None, vec![Acl::OPEN]);
+    server.create("/c-used/child", 0);
+    server.create_with(OpCode::CreateContainer, "/c-new", 4, None, vec![Acl::OPEN]);
+    server.create_with(OpCode::CreateTtl, "/t", 5, Some(500), vec![Acl::OPEN]);
+    let born_ms = 1_000 * server.zxid;
+    let due = |server: &Server, now_ms, never_used_ms| server.tree.reapable(now_ms, never_used_ms, "", 10);
+    assert!(due(&server, born_ms + 500, 0).is_empty());
+    assert_eq!(due(&server, born_ms + 501, 0), ["/t"]);
+    server.delete("/c-used/child");
+    assert_eq!(due(&server, born_ms, 0), ["/c-used"]);
+    assert_eq!(due(&server, born_ms + 10_000, 5_000), ["/c-new", "/c-used", "/t"]);
+    assert_eq!(server.tree.reapable(born_ms + 10_000, 5_000, "/c-new", 1), ["/c-used"]);
+    let reap = |server: &mut Server, path: &'static str| {
+        server.run(OpCode::DeleteContainer, Request::DeleteContainer(path.as_bytes()))
+    };
+    assert_eq!(reap(&mut server, "/c-used").answer, Answer::Empty);
+    assert_eq!(reap(&mut server, "/c-used").answer, Answer::Error(ErrorCode::NO_NODE));
+    assert_eq!(server.tree.reapable_count(), 2);
+    // T16: neither shows an owner.
+    assert_eq!(server.tree.node("/t").unwrap().stat().ephemeral_owner, SessionId(0));
+}
+
+/// P17g, P18: a closeSession without a list, as logs of 3.5 have it, takes the session's ephemerals all the same.
+#[test]
+fn an_old_close_session_removes_the_ephemerals() {
+    let mut server = Server::new();
+    server.create("/e1", 1);
+    server.create("/e2", 1);
+    server.create("/kept", 0);
+    let applied = server.apply(&Txn::CloseSession { paths: None });
+    assert_eq!(applied.answer, Answer::SessionClosed);
+    let gone: Vec<_> = applied.changes.iter().map(|change| change.path.to_string()).collect();
+    assert_eq!(gone, ["/e1", "/e2"]);
+    assert!(server.tree.node("/kept").is_some() && server.tree.sessions().is_empty());
+    assert_eq!(server.create("/late", 0).answer, Answer::Error(ErrorCode::SESSION_EXPIRED));
+}
+
+/// S8: an ephemeral whose session is not in the database goes when everything is loaded.
+#[test]
+fn dead_ephemerals_go_after_a_load() {
+    let mut server = Server::new();
+    server.create("/alive", 1);
+    let mode = CreateTxnMode::Create { ephemeral: true };
+    let txn = CreateTxn { path: "/dead".into(), data: None, acl: vec![Acl::OPEN], parent_cversion: 3, mode };
+    server.zxid += 1;
+    let header = TxnHeader {
+        session: SessionId(99),
+        cxid: 0,
+        zxid: Zxid(server.zxid),
+        time_ms: 0,
+        kind: OpCode::Create,
+    };
+    let mut record = Vec::new();
+    Txn::Create(txn).encode_record(&header, &mut record);
+    server.tree.apply(&Bytes::from(record)).unwrap();
+    assert_eq!(server.tree.remove_dead_ephemerals(), 1);
+    assert!(server.tree.node("/alive").is_some() && server.tree.node("/dead").is_none());
+    assert_eq!(server.tree.ephemerals_count(), 1);
+}
+
+/// A13, A15, A17: lists are completed, permissions are asked of the right node.
+#[test]
+fn lists_are_fixed_up_and_obeyed() {
+    let mut server = Server::new();
+    let auth = vec![Acl { perms: Perms(1), id: Id::new("auth", "") }];
+    server.create_with(OpCode::Create, "/a", 0, None, auth.clone());
+    let expected = [Acl { perms: Perms(1), id: Id::new("digest", "ann:h") }];
+    assert_eq!(server.tree.node("/a").unwrap().acl(), expected);
+    assert_eq!(server.set("/a").answer, Answer::Error(ErrorCode::NO_AUTH));
+    assert_eq!(server.create("/a/b", 0).answer, Answer::Error(ErrorCode::NO_AUTH));
+    assert_eq!(server.delete("/a/b").answer, Answer::Error(ErrorCode::NO_AUTH), "before NONODE (G17)");
+    let set = SetAclRequest { path: "/a".into(), acl: Some(vec![Acl::OPEN]), version: -1 };
+    assert_eq!(
+        server.run(OpCode::SetAcl, Request::SetAcl(set.clone())).answer,
+        Answer::Error(ErrorCode::NO_AUTH)
+    );
+    assert_eq!(server.delete("/a").answer, Answer::Empty, "the parent decides");
+    // A17: skipACL passes every check, not the fix-up.
+    let config = TreeConfig { skip_acl: true, ..TreeConfig::default() };
+    let mut server = Server { tree: Tree::new(config), zxid: 0 };
+    server.run(OpCode::CreateSession, Request::CreateSession(1_000));
+    server.create_with(OpCode::Create, "/a", 0, None, auth);
+    assert!(
+        matches!(server.run(OpCode::SetAcl, Request::SetAcl(set)).answer, Answer::Stat(stat) if stat.aversion == 1)
+    );
+    let bad = vec![Acl { perms: Perms(1), id: Id::new("none", "") }];
+    let applied = server.create_with(OpCode::Create, "/b", 0, None, bad);
+    assert_eq!(applied.answer, Answer::Error(ErrorCode::INVALID_ACL));
+}
+
+/// C25, ZOOKEEPER-2623: a check outside a multi, and anything that is no write, is refused with one record.
+#[test]
+fn what_is_no_write_is_refused() {
+    let mut server = Server::new();
+    let check = Request::Check(PathVersion { path: "/".into(), version: -1 });
+    assert_eq!(server.run(OpCode::Check, check).answer, Answer::Error(ErrorCode::UNIMPLEMENTED));
+    assert_eq!(server.run(OpCode::Ping, Request::Ping).answer, Answer::Error(ErrorCode::UNIMPLEMENTED));
+    let mut record = Vec::new();
+    server.zxid += 1;
+    let error = ErrorCode::MARSHALLING_ERROR;
+    server.tree.prepare_error(SESSION, 7, Zxid(server.zxid), 1, error, &mut record);
+    let record = Bytes::from(record);
+    assert_eq!(server.tree.apply(&record).unwrap().answer, Answer::Error(error));
+    // C27: Apache gives such a record its predecessor's zxid, so the same zxid twice is no gap; going back is.
+    assert!(server.tree.apply(&record).is_ok());
+    server.create("/a", 0);
+    assert!(matches!(server.tree.apply(&record), Err(ApplyError::Order { .. })));
+}
+
+/// P22, G32: damaged images are refused by name, without panic and without trust in a length.
+#[test]
+fn a_damaged_image_is_refused() {
+    let mut server = Server::new();
+    server.create_with(OpCode::Create, "/a", 0, None, private());
+    server.create("/a/b", 1);
+    let mut image = server.tree.image();
+    let mut bytes = Vec::new();
+    while image.next_chunk(&mut bytes) {}
+    for end in 0..bytes.len() {
+        assert!(image::load(TreeConfig::default(), &bytes[..end]).is_err(), "{end}");
+    }
+    let loaded = image::load(TreeConfig::default(), &bytes).unwrap().0;
+    assert_eq!(loaded.digest(), server.tree.digest());
+    // An orphan: the parent's name is changed.
+    let at = bytes.windows(2).position(|pair| pair == b"/a").unwrap();
+    bytes[at + 1] = b'z';
+    assert!(matches!(
+        image::load(TreeConfig::default(), &bytes),
+        Err(ImageError::Misplaced { path, .. }) if path == "/a/b"
+    ));
+}
+
+proptest! {
+    /// Any bytes from a disk or a peer may come here: refused, never a panic.
+    #[test]
+    fn mutated_bytes_never_panic(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut server = Server::new();
+        server.create_with(OpCode::CreateTtl, "/a", 5, Some(10), private());
+        let mut image = server.tree.image();
+        let mut bytes = Vec::new();
+        while image.next_chunk(&mut bytes) {}
+        let mut record = server.record(OpCode::SetData, &Request::SetData(SetDataRequest {
+            path: "/a".into(), data: Some(b"data"), version: -1,
+        })).to_vec();
+        for (at, byte) in &edits {
+            let at_image = at.index(bytes.len());
+            bytes[at_image] = *byte;
+            let at_record = at.index(record.len());
+            record[at_record] = *byte;
+        }
+        let _ = image::load(TreeConfig::default(), &bytes);
+        let _ = server.tree.apply(&Bytes::from(record));
+    }
+}
