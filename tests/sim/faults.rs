@@ -176,6 +176,8 @@ impl World {
                 }
             }
         }
+        // Who could speak for a moment is not alone, even if nobody looked at that moment.
+        self.servers.iter_mut().for_each(|server| server.alone_since_us = None);
         // What waited goes on its way; who speaks to a server that is gone is told so.
         for link in 0..self.links.len() {
             for side in 0..2 {

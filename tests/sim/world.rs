@@ -322,6 +322,7 @@ impl World {
         let state = &mut self.servers[server];
         state.applied = state.disk.entries().len();
         state.node = Some(node);
+        self.servers.iter_mut().for_each(|other| other.alone_since_us = None);
         self.note(server, || "starts".to_owned());
         let whom = self.whom(server);
         let delay_us = self.rng.below(10_000);
@@ -359,6 +360,7 @@ impl World {
     }
 
     pub fn resume(&mut self, server: usize) -> Check {
+        self.servers.iter_mut().for_each(|other| other.alone_since_us = None);
         while self.servers[server].paused_until_us <= self.now_us && !self.servers[server].busy {
             let Some(what) = self.servers[server].inbox.pop_front() else { break };
             self.dispatch(server, what)?;
