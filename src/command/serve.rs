@@ -67,6 +67,8 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         prealloc_kib: u64::from(cfg.prealloc_kib),
         force_sync: cfg.force_sync,
         size_limit_kib: u64::try_from(cfg.log_file_kib_max).ok(),
+        // A pipeline with a thread of its own and no peers has nothing else to do while the disk writes.
+        writes_in_place: options.cores > 1,
     };
     let log = TxnLog::open(log_config, recovered.last, bell.wake_fd()).map_err(refused)?;
     let clock = Clock::start();

@@ -9,7 +9,10 @@ use crate::{
     },
 };
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -27,6 +30,9 @@ pub struct SnapshotPolicy {
     pub snapshot: SnapshotOptions,
 }
 
+/// How many times `snapCount` the replay may grow before a snapshot is taken whatever it costs.
+const SNAPSHOT_DELAY_FACTOR: u64 = 5;
+
 /// Counts transactions and runs one snapshot at a time.
 #[derive(Debug)]
 pub(super) struct Snapshots {
@@ -39,6 +45,8 @@ pub(super) struct Snapshots {
     log_bytes_due: u64,
     random: u64,
     last: Zxid,
+    /// Size of the last snapshot, bytes; 0 before the first one of this run.
+    last_bytes: Arc<AtomicU64>,
     counters: Arc<PipelineCounters>,
     running: Option<JoinHandle<()>>,
 }
@@ -60,6 +68,7 @@ impl Snapshots {
             log_bytes_due: 0,
             random: seed | 1,
             last,
+            last_bytes: Arc::default(),
             counters,
             running: None,
         };
@@ -90,8 +99,18 @@ impl Snapshots {
     }
 
     /// Whether the log should roll and a snapshot begin.
+    ///
+    /// `snapCount` bounds the replay of a restart. On a large tree under heavy load it alone would have the server write
+    /// the whole tree every second; so a snapshot also waits until the log has grown by half the size of the last one
+    /// (the disk then writes at most twice as much for snapshots as for the log), but for no more than
+    /// [`SNAPSHOT_DELAY_FACTOR`] times `snapCount`, half a second of replay at the default.
     pub(super) fn is_due(&self) -> bool {
-        self.transactions > self.transactions_due || self.log_bytes > self.log_bytes_due
+        if self.log_bytes > self.log_bytes_due {
+            return true;
+        }
+        self.transactions > self.transactions_due
+            && (self.log_bytes >= self.last_bytes.load(Ordering::Relaxed) / 2
+                || self.transactions > self.transactions_due.saturating_mul(SNAPSHOT_DELAY_FACTOR))
     }
 
     /// Starts a snapshot of the tree as it is now, unless the previous one still runs.
@@ -110,10 +129,12 @@ impl Snapshots {
         let image = tree.image();
         let dirs = self.dirs.clone();
         let counters = Arc::clone(&self.counters);
+        let last_bytes = Arc::clone(&self.last_bytes);
         let options = SnapshotOptions { is_paced, ..self.policy.snapshot };
         let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             match snapshot::write(image, &dirs, options) {
                 Ok(written) => {
+                    last_bytes.store(written.bytes, Ordering::Relaxed);
                     counters.snapshot_latency.record(written.elapsed.as_nanos() as u64);
                     log::info!(
                         "wrote {}: {} bytes in {} ms",

@@ -38,6 +38,8 @@ pub struct Ring {
     file_slots: Option<FileSlots>,
     /// `flights` when the last wake-up was asked for.
     wake_armed_at: u64,
+    /// Writes are made by the calling thread, which waits for them; see [`Ring::write_in_place`].
+    in_place: bool,
     /// The submission queue holds entries that the kernel did not take yet (EAGAIN, EBUSY).
     unsubmitted: bool,
 }
@@ -92,7 +94,26 @@ impl Ring {
             }
         }
         let file_slots = ring.submitter().register_files(&[-1, -1]).is_ok().then(FileSlots::default);
-        Ok(Self { ring, wake, flight: None, flights: 0, file_slots, wake_armed_at: 0, unsubmitted: false })
+        Ok(Self {
+            ring,
+            wake,
+            flight: None,
+            flights: 0,
+            file_slots,
+            wake_armed_at: 0,
+            in_place: false,
+            unsubmitted: false,
+        })
+    }
+
+    /// From now on the calling thread makes each write itself and waits for it.
+    ///
+    /// For a thread that could do nothing else meanwhile but let the next batch grow, which it does in the lanes
+    /// anyway. A write that the ring cannot start without blocking, as ext4's synchronous ones, goes to a kernel
+    /// worker: two more switches between threads, then the send and the receive that wake us. Measured (tuning.md,
+    /// "The txlog"): that takes longer than the write. Not for a thread that has peers or clients to answer.
+    pub fn write_in_place(&mut self) {
+        self.in_place = true;
     }
 
     /// The wake socket, for the helper.
@@ -160,6 +181,19 @@ impl Ring {
     }
 }
 
+/// One `pwrite`, and what io_uring would have reported of it: bytes, or an error number below 0.
+fn write_once(file: &std::fs::File, bytes: &[u8], offset: u64) -> i32 {
+    use std::os::unix::fs::FileExt;
+    loop {
+        match file.write_at(bytes, offset) {
+            Ok(written) => return i32::try_from(written).unwrap_or(i32::MAX),
+            // Nothing was written yet: this is no failure of the disk.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return -error.raw_os_error().unwrap_or(libc::EIO),
+        }
+    }
+}
+
 fn ring_failure(action: &'static str, source: io::Error) -> LogFailure {
     LogFailure::Ring { action, source: Arc::new(source) }
 }
@@ -170,6 +204,12 @@ impl Flusher for Ring {
     fn start(&mut self, file: &Self::File, offset: u64, half: Half, length: usize) -> Result<(), LogFailure> {
         assert!(self.flight.is_none(), "one write at a time");
         assert!(length <= half.memory().len());
+        if self.in_place {
+            let outcome = write_once(&file.batches, &half.memory()[..length], offset);
+            self.flights += 1;
+            self.flight = Some(Flight { half, _file: Arc::clone(file), outcome: Some(outcome) });
+            return Ok(());
+        }
         let length = u32::try_from(length)
             .map_err(|_| ring_failure("write more than 4 GiB at once", io::ErrorKind::FileTooLarge.into()))?;
         let memory = half.memory().as_ptr();
@@ -214,7 +254,7 @@ impl Flusher for Ring {
     }
 
     fn wake_when_finished(&mut self) -> Result<(), LogFailure> {
-        if self.flight.is_some() && self.wake_armed_at == self.flights {
+        if self.in_place || (self.flight.is_some() && self.wake_armed_at == self.flights) {
             return Ok(());
         }
         // DRAIN: executed after everything that was submitted before it, that is, after the write in flight. If the

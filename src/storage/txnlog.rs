@@ -50,12 +50,20 @@ pub struct LogConfig {
     pub force_sync: bool,
     /// `txnLogSizeLimitInKb` (P12): a new file once this many KiB are in one.
     pub size_limit_kib: Option<u64>,
+    /// The thread that flushes waits for each write itself ([`Ring::write_in_place`]).
+    pub writes_in_place: bool,
 }
 
 impl LogConfig {
     /// Apache's defaults in `log_dir`.
     pub fn new(log_dir: impl Into<PathBuf>) -> Self {
-        Self { log_dir: log_dir.into(), prealloc_kib: 65536, force_sync: true, size_limit_kib: None }
+        Self {
+            log_dir: log_dir.into(),
+            prealloc_kib: 65536,
+            force_sync: true,
+            size_limit_kib: None,
+            writes_in_place: false,
+        }
     }
 
     fn segment_bytes(&self) -> u64 {
@@ -154,7 +162,10 @@ impl TxnLog {
             move |source| LogError::Io { action, path, source }
         };
         let mut halves = [new_half(&config.log_dir, HALF_BYTES)?, new_half(&config.log_dir, HALF_BYTES)?];
-        let ring = Ring::new(wake, &mut halves)?;
+        let mut ring = Ring::new(wake, &mut halves)?;
+        if config.writes_in_place {
+            ring.write_in_place();
+        }
         let shared = Shared::new(Some(ring.wake_socket()));
 
         let mut directory = LogDirectory::open(&config.log_dir, config.force_sync)?;
