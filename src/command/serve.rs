@@ -204,12 +204,32 @@ fn bind(options: &ServeOptions) -> Result<Vec<TcpListener>, StartError> {
     let wanted = options.client_address;
     let client_cores = (options.cores - 1).max(1);
     // SO_REUSEPORT would let us share the port with another server of the same user. So ask for it alone first.
-    let alone = listen(wanted, false, options).map_err(|error| StartError::listen(wanted, error))?;
+    let alone =
+        listen_after_a_predecessor(wanted, options).map_err(|error| StartError::listen(wanted, error))?;
     let address = alone.local_addr().map_err(|error| StartError::listen(wanted, error))?;
     drop(alone);
     (0..client_cores)
         .map(|_| listen(address, true, options).map_err(|error| StartError::listen(address, error)))
         .collect()
+}
+
+/// Listens alone, and waits a moment for a port that is taken.
+///
+/// A killed server that was accepting through io_uring is gone before its listeners are: the kernel gives up the ring's
+/// files in a worker of its own, after `wait` has told the supervisor of the death. A server that is restarted at once
+/// would find its own port taken and stay down. Nobody announces that such a port is free, so it is asked for.
+fn listen_after_a_predecessor(address: SocketAddr, options: &ServeOptions) -> std::io::Result<TcpListener> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const PAUSE: Duration = Duration::from_millis(5);
+    let begun = Instant::now();
+    loop {
+        match listen(address, false, options) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn listen(address: SocketAddr, shared: bool, options: &ServeOptions) -> std::io::Result<TcpListener> {
