@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
 };
 use zkfast_tree::Reader;
-use zkfast_wire::{ErrorCode, Id, ReplyHeader, SessionId, Xid, Zxid, reply};
+use zkfast_wire::{ErrorCode, Id, ReplyHeader, SessionId, Xid, Zxid, frame, reply};
 
 /// The state of a client core.
 pub struct Core {
@@ -171,6 +171,19 @@ impl Core {
         let Some(connection) = self.connections.get(id) else { return };
         // A four-letter word is answered although its sender has closed its half (O124).
         if !matches!(connection.phase, Phase::Finishing | Phase::Gathering) {
+            // Held-back frames are whole; half a frame is the sign of a broken client or of something in between.
+            let rest = &connection.input;
+            if !connection.is_ending()
+                && !rest.is_empty()
+                && !matches!(frame::cut(rest, usize::MAX), Ok(Some(_)))
+            {
+                log::warn!(
+                    "{} (session {}) ended in the middle of a frame, {} bytes of it had come; closed.",
+                    connection.peer,
+                    connection.session,
+                    rest.len()
+                );
+            }
             connection.kill();
         }
         self.mark_dirty(id);
