@@ -80,6 +80,8 @@ fn commit(server: &Server, offence: &Offence) -> u16 {
     }
     let mut rest = Vec::new();
     match (&stream).read_to_end(&mut rest) {
+        // A browser may be told where it is; nobody else would understand an answer.
+        Ok(_) if offence.bytes.starts_with(b"GET ") && rest.starts_with(b"HTTP/1.1 400 ") => {}
         Ok(_) => assert_eq!(rest, [], "{}: nothing is said to an offender", offence.name),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
         Err(error) => panic!("{}: the connection stays open: {error}", offence.name),

@@ -3,7 +3,7 @@
 //! These are about zkfast's own words, so they do not run against Apache.
 
 use super::peers::{self, DEADLINE, Kind, Server, Settings, script, server};
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, thread};
 
 /// Runs a start that must fail and compares its words, in any case of letters.
 fn refused(command: &mut Command, words: &[&str]) {
@@ -39,18 +39,20 @@ fn a_start_that_cannot_succeed_says_what_why_and_what_to_do() {
 
     let port = running.address.port();
     let other = peers::directory();
-    refused(&mut zkfast(other.path(), port, &settings), &[&port.to_string(), "in use"]);
+    refused(&mut zkfast(other.path(), port, &settings), &[&port.to_string(), "taken", "choose another port"]);
 
     let data = home.path().join("data").display().to_string();
     refused(&mut zkfast(home.path(), server::free_port(), &settings), &[&data, "another"]);
 
-    let cores = Settings { cores: 999, ..Settings::default() };
-    let mut command = zkfast(other.path(), server::free_port(), &cores);
-    // Without --overprovisioned: pinned cores must exist.
-    let mut pinned = Command::new(command.get_program());
-    pinned.args(command.get_args().filter(|word| *word != "--overprovisioned"));
-    command = pinned;
-    refused(&mut command, &["999", "cores"]);
+    if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 64) {
+        let cores = Settings { cores: 64, ..Settings::default() };
+        let mut command = zkfast(other.path(), server::free_port(), &cores);
+        // Without --overprovisioned: pinned cores must exist.
+        let mut pinned = Command::new(command.get_program());
+        pinned.args(command.get_args().filter(|word| *word != "--overprovisioned"));
+        command = pinned;
+        refused(&mut command, &["64", "cores", "CPUs"]);
+    }
 
     // The parent of the data directory is a file: nobody can write there, root included.
     let file = other.path().join("file");

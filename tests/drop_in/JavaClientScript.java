@@ -85,7 +85,8 @@ public final class JavaClientScript {
             List<String> parts = new ArrayList<>();
             boolean names = true;
             for (Object part : (List<?>) value) {
-                names &= part instanceof String;
+                // Neither children nor identities have an order.
+                names &= part instanceof String || part instanceof ClientInfo;
                 parts.add(describe(part));
             }
             if (names) {

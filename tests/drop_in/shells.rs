@@ -92,6 +92,12 @@ pub fn zk_cli(address: &str) -> String {
             lines.push(line.to_owned());
         }
     }
+    // whoami's lines: identities have no order.
+    for pair in 1..lines.len() {
+        if lines[pair - 1].starts_with("ip: ") && lines[pair].starts_with("digest: ") {
+            lines.swap(pair - 1, pair);
+        }
+    }
     lines.push("--- events".into());
     lines.extend(events);
     lines.join("\n")
