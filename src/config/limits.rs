@@ -40,6 +40,10 @@ pub const HANDSHAKE_BYTES_MAX: usize = 1024;
 /// Sessions in one submission of touches (row S5).
 pub const TOUCHES_PER_SUBMISSION: usize = 1024;
 
+/// Connections that are sent nothing but events in one turn of a client core: a send costs some 5 us, so an event with
+/// ten thousand watchers would hold up all other sessions for 50 ms. The rest follows in the next turns.
+pub const TOLD_PER_TURN: usize = 256;
+
 /// How often in a tick a client core reports which sessions it heard of and looks for connections without a session: a
 /// quarter of a tick late is within what the rounding of row S4 forgives.
 pub const SWEEPS_PER_TICK: u32 = 4;

@@ -45,7 +45,8 @@ pub struct Core {
     pub(super) load: Load,
     pub(super) held: VecDeque<ConnectionId>,
     pub(super) rearm: Vec<ConnectionId>,
-    dirty: Vec<ConnectionId>,
+    answered: Vec<ConnectionId>,
+    told: VecDeque<ConnectionId>,
     touched: Vec<ConnectionId>,
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) notified: Vec<u32>,
@@ -86,7 +87,8 @@ impl Core {
             load: Load::default(),
             held: VecDeque::new(),
             rearm: Vec::new(),
-            dirty: Vec::new(),
+            answered: Vec::new(),
+            told: VecDeque::new(),
             touched: Vec::new(),
             spare: Vec::new(),
             notified: Vec::new(),
@@ -218,7 +220,7 @@ impl Core {
         let is_dirty = !connection.output.unsent().is_empty() || connection.is_ending();
         if is_dirty && !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push(connection.id);
+            self.answered.push(connection.id);
         }
         connection.outstanding.shrink();
         self.connections.put_back(connection);
@@ -230,18 +232,32 @@ impl Core {
             && !connection.is_dirty
         {
             connection.is_dirty = true;
-            self.dirty.push(id);
+            self.answered.push(id);
         }
     }
 
-    /// Connections with something to send or to be closed; each is named once until it is dirty again.
-    pub fn take_dirty(&mut self, out: &mut Vec<ConnectionId>) {
-        for id in self.dirty.drain(..) {
+    /// As [`Self::mark_dirty`], for a connection that was told of an event: it may wait for a later turn, so that an
+    /// event with ten thousand watchers does not hold up everybody's answers.
+    pub(super) fn mark_told(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(id)
+            && !connection.is_dirty
+        {
+            connection.is_dirty = true;
+            self.told.push_back(id);
+        }
+    }
+
+    /// Connections with something to send or to be closed; each is named once until it is dirty again. Whether some
+    /// were left for the next turn.
+    pub fn take_dirty(&mut self, out: &mut Vec<ConnectionId>) -> bool {
+        let told = self.told.len().min(limits::TOLD_PER_TURN);
+        for id in self.answered.drain(..).chain(self.told.drain(..told)) {
             if let Some(connection) = self.connections.get(id) {
                 connection.is_dirty = false;
                 out.push(id);
             }
         }
+        !self.told.is_empty()
     }
 
     /// What a connection has to send, and whether it shall be closed behind that. Nothing to send means now.

@@ -267,7 +267,7 @@ impl Core {
             }
         }
         let id = connection.id;
-        self.mark_dirty(id);
+        self.mark_told(id);
     }
 }
 

@@ -252,7 +252,9 @@ impl State {
     fn end_turn(&mut self, edge: &Edge) {
         self.core.end_turn();
         let mut ids = std::mem::take(&mut self.ids);
-        self.core.take_dirty(&mut ids);
+        if self.core.take_dirty(&mut ids) {
+            edge.turn.want_end();
+        }
         for id in ids.drain(..) {
             self.flush(edge, id);
         }
