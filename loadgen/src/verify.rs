@@ -84,8 +84,8 @@ pub struct Witness {
     /// Result so far.
     pub findings: Findings,
     sets: HashMap<u64, Acknowledged>,
-    /// Highest mzxid of a key that a link has read or written.
-    seen: HashMap<(u64, u64), Zxid>,
+    /// Highest mzxid of a key that a link has read or written, and by what it was seen.
+    seen: HashMap<(u64, u64), (Zxid, &'static str)>,
     /// Sequence numbers given out.
     sequences: Vec<u64>,
     /// By link number, then by the number of the node.
@@ -101,8 +101,8 @@ impl Witness {
     }
 
     /// A set of `key` with `stamp` in its value was acknowledged with `stat`.
-    pub fn set(&mut self, link: u64, key: u64, stamp: u64, stat: &Stat) {
-        self.version(link, key, stat.mzxid);
+    pub fn set(&mut self, link: u64, key: u64, stamp: u64, stat: &Stat, by: &'static str) {
+        self.version(link, key, stat.mzxid, by);
         let own = self.sets.entry(key).or_default();
         if stat.mzxid > own.mzxid {
             own.mzxid = stat.mzxid;
@@ -116,22 +116,26 @@ impl Witness {
     }
 
     /// `key` was read.
-    pub fn read(&mut self, link: u64, key: u64, stat: &Stat) {
-        self.version(link, key, stat.mzxid);
+    pub fn read(&mut self, link: u64, key: u64, stat: &Stat, by: &'static str) {
+        self.version(link, key, stat.mzxid, by);
     }
 
-    fn version(&mut self, link: u64, key: u64, mzxid: Zxid) {
+    fn version(&mut self, link: u64, key: u64, mzxid: Zxid, by: &'static str) {
         let room = self.seen.len() < SEEN_LIMIT;
         match self.seen.get_mut(&(link, key)) {
             Some(seen) => {
-                let before = *seen;
-                *seen = before.max(mzxid);
+                let (before, seen_by) = *seen;
+                if mzxid > before {
+                    *seen = (mzxid, by);
+                }
                 self.findings.check(mzxid >= before, "a session read an older version than before", || {
-                    format!("connection {link}, key {key}: mzxid {mzxid} after {before}")
+                    format!(
+                        "connection {link}, key {key}: {by} has mzxid {mzxid} after {seen_by} had {before}"
+                    )
                 });
             }
             None if room => {
-                self.seen.insert((link, key), mzxid);
+                self.seen.insert((link, key), (mzxid, by));
             }
             None => {}
         }
@@ -282,8 +286,8 @@ mod tests {
     fn each_lie_is_told() {
         let mut witness = Witness::default();
         witness.zxid(1, Zxid(7), Zxid(6));
-        witness.set(1, 3, 99, &stat(10));
-        witness.read(1, 3, &stat(9));
+        witness.set(1, 3, 99, &stat(10), "set");
+        witness.read(1, 3, &stat(9), "get");
         assert_eq!(witness.findings.count(), 2);
         let set = witness.sets[&3];
         for (code, bytes, kind) in [
@@ -304,8 +308,8 @@ mod tests {
     #[test]
     fn the_newest_set_of_all_cores_is_expected() {
         let (mut one, mut two) = (Witness::default(), Witness::default());
-        one.set(1, 3, 11, &stat(5));
-        two.set(2, 3, 22, &stat(8));
+        one.set(1, 3, 11, &stat(5), "set");
+        two.set(2, 3, 22, &stat(8), "set");
         two.set_in_doubt(3);
         one.add(two);
         assert_eq!((one.sets[&3].stamp, one.sets[&3].in_doubt), (22, true));

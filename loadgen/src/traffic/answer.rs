@@ -62,11 +62,11 @@ impl Traffic {
         }
         match request.operation {
             Operation::Set if key < WATCHED_FROM => match Stat::decode(&mut Decoder::new(reply.body)) {
-                Ok(stat) => witness.set(connection, key, request.note, &stat),
+                Ok(stat) => witness.set(connection, key, request.note, &stat, "set"),
                 Err(error) => witness.findings.violation("a reply does not decode", || error.to_string()),
             },
             Operation::Get if key < WATCHED_FROM => match data_stat(reply) {
-                Some(stat) => witness.read(connection, key, &stat),
+                Some(stat) => witness.read(connection, key, &stat, request.operation.name()),
                 None => witness.findings.violation("a reply does not decode", || "getData".to_owned()),
             },
             Operation::Get => {
@@ -79,7 +79,7 @@ impl Traffic {
                 );
             }
             Operation::Exists => match Stat::decode(&mut Decoder::new(reply.body)) {
-                Ok(stat) => witness.read(connection, key, &stat),
+                Ok(stat) => witness.read(connection, key, &stat, request.operation.name()),
                 Err(error) => witness.findings.violation("a reply does not decode", || error.to_string()),
             },
             Operation::Multi => {

@@ -246,11 +246,12 @@ impl Traffic {
 
     /// The next request of a closed loop, on the link that just answered one.
     pub(super) fn next_of_closed_loop(&mut self, link: &mut Link, now: Nanos) {
-        let crate::mix::Pace::Closed { mix, .. } = &self.plan.pace else { return };
-        let operation = mix.next(&mut self.random);
-        if link.index >= self.regular || !link.is_ready() {
+        let crate::mix::Pace::Closed { mix, in_flight } = &self.plan.pace else { return };
+        // The set and the read of a watch cycle come on top; their answers must not beget requests of their own.
+        if link.index >= self.regular || !link.is_ready() || link.in_flight.len() >= *in_flight {
             return;
         }
+        let operation = mix.next(&mut self.random);
         match operation {
             Operation::Session | Operation::Watch => self.errands.push(Errand::Begin(link.index, operation)),
             _ => self.issue(link, operation, now, now),
