@@ -93,6 +93,7 @@ impl Traffic {
                             (key + part) % self.plan.keys.count,
                             request.note + part,
                             stat,
+                            "multi",
                         );
                         sets += 1;
                     }
