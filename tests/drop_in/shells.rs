@@ -187,6 +187,8 @@ pub fn cli_mt(address: &str) -> String {
         let text = format!("{command}\nget /fence-{index}-\n");
         stdin.write_all(text.as_bytes()).expect("cli_mt reads");
         let answer = wait_for(&format!("/fence-{index}-: rc = -101"));
+        // The rest of the fence's own answer: the next command must not be printed into it.
+        wait_for("Stat:\nnull\n");
         lines.push(format!("> {command}"));
         let mut names = Vec::new();
         for line in answer.lines() {
