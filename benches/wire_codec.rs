@@ -3,8 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use zkfast_wire::{
-    Decoder, ErrorCode, EventKind, OpCode, ReplyHeader, Request, RequestHeader, Stat, Xid, Zxid, frame,
-    reply,
+    ErrorCode, EventKind, OpCode, ReplyHeader, Request, RequestHeader, Stat, Xid, Zxid, frame, reply,
     request::{PathWatch, SetDataRequest},
     watch,
 };

@@ -15,6 +15,13 @@ impl Pipeline {
         while let Some(oldest) = self.pending.front()
             && oldest.zxid <= through
         {
+            // A `sync` between two writes of one session: the reads behind it must see the first and not the second.
+            // So what was applied so far leaves as a batch of its own, then the answer, then the rest.
+            let zxid = oldest.zxid;
+            if self.barriers.front().is_some_and(|barrier| barrier.behind < zxid) {
+                self.push_batch();
+                self.answer_barriers();
+            }
             let pending = self.pending.pop_front().expect("looked at above");
             let applied = match self.tree.apply(&pending.record) {
                 Ok(applied) => applied,
@@ -69,8 +76,8 @@ impl Pipeline {
         }
     }
 
-    /// Answers what waited for everything ahead of it to be applied. Called after the batch has been pushed, so that
-    /// the answer stands behind the batch in the lane.
+    /// Answers what waited for everything ahead of it to be applied. Called when the batch with all that has been
+    /// pushed and nothing later has, so that the answer stands in the lane just where it stands in the order.
     pub(super) fn answer_barriers(&mut self) {
         let applied = self.tree.last_applied();
         while let Some(barrier) = self.barriers.front()

@@ -404,34 +404,37 @@ impl Pipeline {
         }
     }
 
-    /// Gives every core the batch that this turn made, then wakes those whom it concerns.
+    /// Gives every core what this turn made, then wakes those whom it concerns.
     fn send_batch(&mut self) {
-        if !self.steps.is_empty() {
-            let batch = Arc::new(CommitBatch { steps: std::mem::take(&mut self.steps) });
-            self.steps = self.recycled_steps();
-            self.sent.push_back(Arc::clone(&batch));
-            for core in &mut self.cores {
-                core.push(Delivery::Batch(Arc::clone(&batch)));
-            }
-            self.answer_barriers();
-            // Push to every lane, fence, read the masks, ring: a core that set its mask too late to be rung finds the
-            // batch in its lane before it reads.
-            fence(Ordering::SeqCst);
-            let mut interested = 0;
-            for step in &batch.steps {
-                interested |= self.tree.interested_cores(&step.changes);
-            }
-            for (index, core) in self.cores.iter_mut().enumerate() {
-                core.kick |=
-                    interested & (1 << index.min(63)) != 0 || core.lanes.deliveries.is_quarter_full();
-            }
-        } else {
-            self.answer_barriers();
-        }
+        self.push_batch();
+        self.answer_barriers();
         for core in &mut self.cores {
             if std::mem::take(&mut core.kick) {
                 core.lanes.deliveries.ring();
             }
+        }
+    }
+
+    /// Pushes the steps made so far to every core as one batch, and notes whom it concerns.
+    fn push_batch(&mut self) {
+        if self.steps.is_empty() {
+            return;
+        }
+        let batch = Arc::new(CommitBatch { steps: std::mem::take(&mut self.steps) });
+        self.steps = self.recycled_steps();
+        self.sent.push_back(Arc::clone(&batch));
+        for core in &mut self.cores {
+            core.push(Delivery::Batch(Arc::clone(&batch)));
+        }
+        // Push to every lane, fence, read the masks, ring: a core that set its mask too late to be rung finds the batch
+        // in its lane before it reads.
+        fence(Ordering::SeqCst);
+        let mut interested = 0;
+        for step in &batch.steps {
+            interested |= self.tree.interested_cores(&step.changes);
+        }
+        for (index, core) in self.cores.iter_mut().enumerate() {
+            core.kick |= interested & (1 << index.min(63)) != 0 || core.lanes.deliveries.is_quarter_full();
         }
     }
 

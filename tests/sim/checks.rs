@@ -69,8 +69,9 @@ impl Checks {
         if entries.last().is_some_and(|last| last.zxid < zxid) && zxid.counter() != 0 {
             return violated("Agreement", format!("server {server} commits {zxid}, which it does not have"));
         }
-        for index in self.committed.len()..count {
-            self.extend(entries[index], index, disks)?;
+        let known = self.committed.len();
+        for (index, entry) in entries.iter().enumerate().take(count).skip(known) {
+            self.extend(*entry, index, disks)?;
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ impl World {
                 let server = self.any_server();
                 let whom = self.whom(server);
                 self.after(0, whom, What::Client);
-                if self.next_payload % self.plan.snapshot_every == 0 {
+                if self.next_payload.is_multiple_of(self.plan.snapshot_every) {
                     self.after(0, whom, What::Snapshot);
                 }
                 let delay_us = self.rng.below(2 * self.plan.write_every_us);
