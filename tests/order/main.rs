@@ -48,6 +48,10 @@ fn a_pipelined_read_sees_exactly_the_writes_before_it() {
                     for value in 0..8 {
                         let get = client.submit(OpCode::GetData, &client::path_watch(&path, false));
                         wanted.push((get, Some(value)));
+                        // A sync has no transaction of its own, but a place in the order all the same.
+                        client.submit(OpCode::Sync, &client::path_alone(&path));
+                        let get = client.submit(OpCode::GetData, &client::path_watch(&path, false));
+                        wanted.push((get, Some(value)));
                         let next = (value + 1).to_string();
                         client.submit(OpCode::SetData, &client::set(&path, Some(next.as_bytes()), -1));
                     }
