@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -72,10 +72,45 @@ pub const ZERO_CHUNK_BYTES: u64 = 256 * 1024;
 /// An open log segment: the same file twice, since O_DSYNC is a property of the opening and zeros need none.
 #[derive(Debug)]
 pub struct SegmentFile {
-    /// For batches: O_DIRECT where the file system has it, O_DSYNC unless `forceSync=no`.
+    /// For batches: O_DIRECT where the file system has it, and O_DSYNC with [`Durability::Dsync`].
     pub batches: File,
+    /// What makes a batch durable.
+    pub durability: Durability,
     /// For zeros, trimming and sync.
     zeros: File,
+}
+
+/// What makes a batch durable.
+///
+/// O_DSYNC is one request to a device that writes through its cache on demand (FUA) or has none to write back. To any
+/// other the kernel has to send a flush when the write is done, and does so from a worker that is bound to the CPU of
+/// the interrupt; if that is the pipeline's and busy, the flush waits for the end of a time slice: 4 ms measured
+/// (tuning.md, "The txlog"). There a linked fsync takes its place, which runs on whichever CPU is free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// `forceSync=no`: nothing does.
+    None,
+    /// The file is opened with O_DSYNC.
+    Dsync,
+    /// An fsync is linked to each write.
+    Fsync,
+}
+
+impl Durability {
+    /// What suits the device under `directory`.
+    pub fn of_device(directory: &File) -> Self {
+        let Ok(metadata) = directory.metadata() else { return Self::Fsync };
+        let device = metadata.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let block = format!("/sys/dev/block/{major}:{minor}");
+        // A partition has no queue of its own; its disk, one level up, has.
+        let read = |name: &str| {
+            let own = std::fs::read_to_string(format!("{block}/queue/{name}"));
+            own.or_else(|_| std::fs::read_to_string(format!("{block}/../queue/{name}"))).unwrap_or_default()
+        };
+        let writes_through = read("fua").trim() == "1" || read("write_cache").trim() == "write through";
+        if writes_through { Self::Dsync } else { Self::Fsync }
+    }
 }
 
 /// The real directory of logs.
@@ -83,18 +118,19 @@ pub struct SegmentFile {
 pub struct LogDirectory {
     path: PathBuf,
     names: File,
-    force_sync: bool,
+    durability: Durability,
     direct: bool,
     zero_chunk: MmapMut,
 }
 
 impl LogDirectory {
-    /// Opens `path`, which must exist.
-    pub fn open(path: &Path, force_sync: bool) -> Result<Self, LogError> {
+    /// Opens `path`, which must exist. Without `durability`, the one that suits its device is used.
+    pub fn open(path: &Path, durability: Option<Durability>) -> Result<Self, LogError> {
         let io_error = |action| move |source| LogError::Io { action, path: path.to_owned(), source };
         let names = File::open(path).map_err(io_error("open the log directory"))?;
         let zero_chunk = MmapMut::map_anon(ZERO_CHUNK_BYTES as usize).map_err(io_error("map memory"))?;
-        let mut directory = Self { path: path.to_owned(), names, force_sync, direct: true, zero_chunk };
+        let durability = durability.unwrap_or_else(|| Durability::of_device(&names));
+        let mut directory = Self { path: path.to_owned(), names, durability, direct: true, zero_chunk };
         directory.direct = directory.probe_direct().map_err(io_error("create a file"))?;
         Ok(directory)
     }
@@ -148,10 +184,10 @@ impl Directory for LogDirectory {
             .write(true)
             .create_new(true)
             .mode(0o644)
-            .custom_flags(self.flags(self.force_sync))
+            .custom_flags(self.flags(self.durability == Durability::Dsync))
             .open(&path)?;
         let zeros = OpenOptions::new().write(true).custom_flags(self.flags(false)).open(&path)?;
-        Ok(Arc::new(SegmentFile { batches, zeros }))
+        Ok(Arc::new(SegmentFile { batches, durability: self.durability, zeros }))
     }
 
     fn reserve(&mut self, file: &Self::File, bytes: u64) -> io::Result<()> {
@@ -186,7 +222,7 @@ impl Directory for LogDirectory {
     }
 
     fn sync(&mut self, file: &Self::File) -> io::Result<()> {
-        if self.force_sync { file.zeros.sync_data() } else { Ok(()) }
+        if self.durability != Durability::None { file.zeros.sync_data() } else { Ok(()) }
     }
 
     fn trim(&mut self, file: &Self::File, bytes: u64) -> io::Result<()> {
@@ -210,7 +246,7 @@ impl Directory for LogDirectory {
     }
 
     fn sync_names(&mut self) -> io::Result<()> {
-        if self.force_sync { self.names.sync_all() } else { Ok(()) }
+        if self.durability != Durability::None { self.names.sync_all() } else { Ok(()) }
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {

@@ -8,7 +8,7 @@
 //! and this ring is polled from user space while the pipeline is busy.
 
 use super::{
-    disk::{Flusher, SegmentFile},
+    disk::{Durability, Flusher, SegmentFile},
     failure::{LogError, LogFailure},
     window::Half,
 };
@@ -19,10 +19,11 @@ use std::{
     sync::Arc,
 };
 
-/// A write, a wake-up, and room to spare.
+/// A write, its fsync, a wake-up, and room to spare.
 const ENTRIES: u32 = 8;
 const FLUSH: u64 = 1;
 const WAKE: u64 = 2;
+const SYNC: u64 = 3;
 
 /// The byte that wakes; its value means nothing.
 static WAKE_BYTE: [u8; 1] = [1];
@@ -54,9 +55,27 @@ struct FileSlots {
 /// The write in flight.
 struct Flight {
     half: Half,
+    length: usize,
     /// Keeps the descriptor open; the kernel has its own reference once the write is submitted.
     _file: Arc<SegmentFile>,
-    outcome: Option<i32>,
+    /// Result of the write.
+    written: Option<i32>,
+    /// Result of the fsync linked to it; 0 from the start if there is none.
+    synced: Option<i32>,
+}
+
+impl Flight {
+    fn is_over(&self) -> bool {
+        self.written.is_some() && self.synced.is_some()
+    }
+
+    /// Bytes written or a negative error number. A failed or short write cancels the fsync, and it is the write that
+    /// tells why.
+    fn outcome(&self) -> i32 {
+        let (written, synced) = (self.written.expect("it is over"), self.synced.expect("it is over"));
+        let is_whole = usize::try_from(written).is_ok_and(|written| written == self.length);
+        if is_whole && synced < 0 { synced } else { written }
+    }
 }
 
 impl std::fmt::Debug for Ring {
@@ -142,9 +161,12 @@ impl Ring {
 
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: entries come from `start` and `wake_when_finished` alone. A write points into a half that `flight`
-        // owns until its completion was seen (`Drop` waits for it); a wake points at a static byte.
+        // owns until its completion was seen (`Drop` waits for it); an fsync points at nothing, a wake at a static byte.
         let pushed = unsafe { self.ring.submission().push(entry) };
-        assert!(pushed.is_ok(), "at most one write and two wake-ups are queued in {ENTRIES} entries");
+        assert!(
+            pushed.is_ok(),
+            "at most a write, its fsync and two wake-ups are queued in {ENTRIES} entries"
+        );
     }
 
     fn submit(&mut self) -> Result<(), LogFailure> {
@@ -172,7 +194,11 @@ impl Ring {
             match completion.user_data() {
                 FLUSH => {
                     let flight = self.flight.as_mut().expect("a completion belongs to the write in flight");
-                    assert!(flight.outcome.replace(completion.result()).is_none());
+                    assert!(flight.written.replace(completion.result()).is_none());
+                }
+                SYNC => {
+                    let flight = self.flight.as_mut().expect("a completion belongs to the write in flight");
+                    assert!(flight.synced.replace(completion.result()).is_none());
                 }
                 WAKE => {}
                 other => unreachable!("nobody submits user data {other}"),
@@ -182,10 +208,16 @@ impl Ring {
 }
 
 /// One `pwrite`, and what io_uring would have reported of it: bytes, or an error number below 0.
-fn write_once(file: &std::fs::File, bytes: &[u8], offset: u64) -> i32 {
+fn write_once(segment: &SegmentFile, bytes: &[u8], offset: u64) -> i32 {
     use std::os::unix::fs::FileExt;
     loop {
-        match file.write_at(bytes, offset) {
+        match segment.batches.write_at(bytes, offset) {
+            Ok(written) if written == bytes.len() && segment.durability == Durability::Fsync => {
+                return match segment.batches.sync_data() {
+                    Ok(()) => i32::try_from(written).unwrap_or(i32::MAX),
+                    Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+                };
+            }
             Ok(written) => return i32::try_from(written).unwrap_or(i32::MAX),
             // Nothing was written yet: this is no failure of the disk.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -205,34 +237,49 @@ impl Flusher for Ring {
         assert!(self.flight.is_none(), "one write at a time");
         assert!(length <= half.memory().len());
         if self.in_place {
-            let outcome = write_once(&file.batches, &half.memory()[..length], offset);
+            let written = write_once(file, &half.memory()[..length], offset);
             self.flights += 1;
-            self.flight = Some(Flight { half, _file: Arc::clone(file), outcome: Some(outcome) });
+            let (file, written) = (Arc::clone(file), Some(written));
+            self.flight = Some(Flight { half, length, _file: file, written, synced: Some(0) });
             return Ok(());
         }
-        let length = u32::try_from(length)
+        let bytes = u32::try_from(length)
             .map_err(|_| ring_failure("write more than 4 GiB at once", io::ErrorKind::FileTooLarge.into()))?;
         let memory = half.memory().as_ptr();
         let write = |slot: Option<u32>, registered: Option<u16>| match (slot, registered) {
             (Some(slot), Some(index)) => {
-                opcode::WriteFixed::new(types::Fixed(slot), memory, length, index).offset(offset).build()
+                opcode::WriteFixed::new(types::Fixed(slot), memory, bytes, index).offset(offset).build()
             }
             (Some(slot), None) => {
-                opcode::Write::new(types::Fixed(slot), memory, length).offset(offset).build()
+                opcode::Write::new(types::Fixed(slot), memory, bytes).offset(offset).build()
             }
             (None, Some(index)) => {
                 let fd = types::Fd(file.batches.as_raw_fd());
-                opcode::WriteFixed::new(fd, memory, length, index).offset(offset).build()
+                opcode::WriteFixed::new(fd, memory, bytes, index).offset(offset).build()
             }
             (None, None) => {
                 let fd = types::Fd(file.batches.as_raw_fd());
-                opcode::Write::new(fd, memory, length).offset(offset).build()
+                opcode::Write::new(fd, memory, bytes).offset(offset).build()
             }
         };
-        let entry = write(self.slot_of(file), half.registered()).user_data(FLUSH);
+        let slot = self.slot_of(file);
+        let mut entry = write(slot, half.registered()).user_data(FLUSH);
+        let is_linked = file.durability == Durability::Fsync;
+        let synced = (!is_linked).then_some(0);
         self.flights += 1;
-        self.flight = Some(Flight { half, _file: Arc::clone(file), outcome: None });
+        self.flight = Some(Flight { half, length, _file: Arc::clone(file), written: None, synced });
+        if is_linked {
+            entry = entry.flags(squeue::Flags::IO_LINK);
+        }
         self.push(&entry);
+        if is_linked {
+            let datasync = types::FsyncFlags::DATASYNC;
+            let sync = match slot {
+                Some(slot) => opcode::Fsync::new(types::Fixed(slot)).flags(datasync).build(),
+                None => opcode::Fsync::new(types::Fd(file.batches.as_raw_fd())).flags(datasync).build(),
+            };
+            self.push(&sync.user_data(SYNC));
+        }
         self.submit()
     }
 
@@ -241,10 +288,10 @@ impl Flusher for Ring {
             self.submit()?;
         }
         self.reap();
-        match self.flight.take_if(|flight| flight.outcome.is_some()) {
+        match self.flight.take_if(|flight| flight.is_over()) {
             None => Ok(None),
             Some(flight) => {
-                let outcome = match flight.outcome.expect("checked above") {
+                let outcome = match flight.outcome() {
                     error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
                     written => Ok(written as usize),
                 };
@@ -272,7 +319,7 @@ impl Flusher for Ring {
     fn wait(&mut self) -> Result<(), LogFailure> {
         loop {
             self.reap();
-            if self.flight.as_ref().is_none_or(|flight| flight.outcome.is_some()) {
+            if self.flight.as_ref().is_none_or(Flight::is_over) {
                 return Ok(());
             }
             match self.ring.submit_and_wait(1) {

@@ -12,7 +12,7 @@
 //! and finds nothing. So step 2 waits for the rename and the directory's fsync, which a helper does meanwhile.
 
 use super::{
-    disk::{Flusher, LogDirectory},
+    disk::{Durability, Flusher, LogDirectory},
     failure::{LogError, LogFailure},
     preparer::{Answer, Preparer, REQUESTS_MAX, Request, Segment, Shared},
     ring::Ring,
@@ -157,6 +157,25 @@ impl TxnLog {
     /// # Errors
     /// [`LogError`]: no io_uring, no memory, no space, no access.
     pub fn open(config: LogConfig, last: Zxid, wake: RawFd) -> Result<Self, LogError> {
+        let durability = match (config.force_sync, config.writes_in_place) {
+            (false, _) => Some(Durability::None),
+            // No worker takes part in a write that is waited for: O_DSYNC is one call.
+            (true, true) => Some(Durability::Dsync),
+            (true, false) => None,
+        };
+        Self::open_with(config, durability, last, wake)
+    }
+
+    /// The same with a chosen way to make batches durable; `None` for what suits the device.
+    ///
+    /// # Errors
+    /// As [`TxnLog::open`].
+    pub fn open_with(
+        config: LogConfig,
+        durability: Option<Durability>,
+        last: Zxid,
+        wake: RawFd,
+    ) -> Result<Self, LogError> {
         let at = |action: &'static str| {
             let path = config.log_dir.clone();
             move |source| LogError::Io { action, path, source }
@@ -168,7 +187,7 @@ impl TxnLog {
         }
         let shared = Shared::new(Some(ring.wake_socket()));
 
-        let mut directory = LogDirectory::open(&config.log_dir, config.force_sync)?;
+        let mut directory = LogDirectory::open(&config.log_dir, durability)?;
         directory.remove_prepared().map_err(at("remove a prepared segment"))?;
         let segment_bytes = config.segment_bytes();
         let mut preparer = Preparer::new(directory, Arc::clone(&shared), segment_bytes);
