@@ -24,7 +24,7 @@ pub struct ServeOptions {
     /// Executors to start, at least 1. Without `overprovisioned` no more than the CPUs that the process may use. With
     /// 1, one executor plays both roles.
     pub cores: usize,
-    /// No pinning and no busy polling.
+    /// No pinning to CPUs.
     pub overprovisioned: bool,
     /// Where clients connect. Port 0 lets the system choose. `[::]` takes IPv4 clients too.
     pub client_address: SocketAddr,
