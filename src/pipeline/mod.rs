@@ -7,7 +7,7 @@
 //! 2. The lanes are drained, a bounded number a turn: each write is prepared, ordered and laid into the log's window
 //!    ([`submit`]).
 //! 3. If no flush is in flight, one is started for all that lies in the window: group commit without a timer.
-//! 4. With nothing to do the core spins briefly, then sleeps on its bell.
+//! 4. With nothing to do the core sleeps on its bell, after looking for work for as long as it is told to.
 //!
 //! Always asserted: applied <= committed <= durable <= appended, and each zxid is the previous + 1 within an epoch.
 //! An error of the log ends the process: nothing is acknowledged after it, and nothing is retried.
