@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::arguments::Arguments;
 use super::start_error::StartError;
-use crate::config::{JavaFlags, ZooCfg, limits};
+use crate::config::{EnsembleSettings, JavaFlags, ZooCfg, limits};
 use crate::cores::placement;
 
 /// Port for clients unless something says otherwise.
@@ -28,6 +28,8 @@ pub struct ServeOptions {
     pub overprovisioned: bool,
     /// Where clients connect. Port 0 lets the system choose. `[::]` takes IPv4 clients too.
     pub client_address: SocketAddr,
+    /// What a member of an ensemble is started with; `None` for a server that runs alone.
+    pub ensemble: Option<EnsembleSettings>,
     /// The configuration, `--data-dir` and the like already merged in.
     pub cfg: ZooCfg,
 }
@@ -48,16 +50,6 @@ impl ServeOptions {
                 cfg
             }
         };
-        if cfg.is_distributed() {
-            return Err(StartError::new(
-                format!(
-                    "{} describes an ensemble of {} servers, and this version of zkfast only runs alone",
-                    file.unwrap_or(Path::new("the configuration")).display(),
-                    cfg.ensemble.servers.len()
-                ),
-                "Leave one server line (and no standaloneEnabled=false), or run Apache ZooKeeper here for now.",
-            ));
-        }
         if let Some(port) = arguments.client_port {
             cfg.client_port = Some(port);
         }
@@ -75,7 +67,8 @@ impl ServeOptions {
         };
         let client_address = client_address(cfg.client_host.as_deref(), port)?;
         let cores = cores(arguments.cores.map(usize::from), arguments.overprovisioned)?;
-        Ok(Self { cores, overprovisioned: arguments.overprovisioned, client_address, cfg })
+        let ensemble = cfg.ensemble_settings();
+        Ok(Self { cores, overprovisioned: arguments.overprovisioned, client_address, ensemble, cfg })
     }
 }
 
@@ -193,8 +186,8 @@ mod tests {
         let ensemble = "server.1=a:1:2;2181\nserver.2=b:1:2;2181\ninitLimit=1\nsyncLimit=1\n";
         std::fs::write(&file, format!("dataDir={}\n{ensemble}", dir.path().display())).expect("zoo.cfg");
         std::fs::write(dir.path().join("myid"), "1\n").expect("myid");
-        let error = from_file(Arguments::default()).expect_err("an ensemble").to_string();
-        assert!(error.contains("an ensemble of 2 servers"), "{error}");
+        let member = from_file(Arguments::default()).expect("a member").ensemble.expect("an ensemble");
+        assert_eq!((member.me.0, member.addresses.len()), (1, 2));
         let error = resolve(Arguments { config: Some("absent.cfg".into()), ..Arguments::default() });
         assert!(error.expect_err("no file").to_string().contains("absent.cfg"));
     }

@@ -51,6 +51,16 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let started = Instant::now();
     // Before any thread exists, so that every thread leaves these signals to the one that waits for them.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::signals)?;
+    if let Some(ensemble) = &options.ensemble {
+        return Err(StartError::new(
+            format!(
+                "this is server {} of an ensemble of {}, and this version of zkfast only runs alone",
+                ensemble.me,
+                ensemble.addresses.len()
+            ),
+            "Leave one server line (and no standaloneEnabled=false), or run Apache ZooKeeper here for now.",
+        ));
+    }
     checks::before_start(options)?;
     let cfg = &options.cfg;
     let dirs = DataDirs::new(&cfg.data_dir, Some(&cfg.data_log_dir));

@@ -13,7 +13,7 @@ mod settings;
 pub mod whitelist;
 pub mod zoo_cfg;
 
-pub use ensemble::{Ensemble, PeerType, ServerLine};
+pub use ensemble::{Ensemble, EnsembleSettings, Member, PeerAddress, PeerType};
 pub use error::ConfigError;
 pub use java_flags::JavaFlags;
 pub use whitelist::Whitelist;

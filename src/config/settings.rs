@@ -16,6 +16,8 @@ pub(super) struct Settings {
     file: Option<PathBuf>,
     by_key: BTreeMap<String, (String, usize)>,
     flags: JavaFlags,
+    /// Keys that are set twice to different values, and the line of the first.
+    twice: Vec<(String, usize)>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -23,20 +25,27 @@ impl Settings {
     pub(super) fn new(file: Option<&Path>, properties: &[Property], flags: &JavaFlags) -> Self {
         let mut by_key = BTreeMap::new();
         let mut warnings = Vec::new();
+        let mut twice = Vec::new();
         for Property { key, value, line } in properties {
             if let Some((old, old_line)) = by_key.insert(key.clone(), (value.clone(), *line))
                 && old != *value
             {
+                twice.push((key.clone(), old_line));
                 warnings.push(format!(
                     "{key} is set on line {old_line} to '{old}' and on line {line} to '{value}'; the last one counts."
                 ));
             }
         }
-        Self { file: file.map(Path::to_path_buf), by_key, flags: flags.clone(), warnings }
+        Self { file: file.map(Path::to_path_buf), by_key, flags: flags.clone(), twice, warnings }
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = (&str, &str, usize)> {
         self.by_key.iter().map(|(key, (value, line))| (key.as_str(), value.as_str(), *line))
+    }
+
+    /// The first key of two different lines that satisfies `wanted`, and the number of its first line.
+    pub(super) fn set_twice(&self, wanted: impl Fn(&str) -> bool) -> Option<(&str, usize)> {
+        self.twice.iter().find(|(key, _)| wanted(key)).map(|(key, line)| (key.as_str(), *line))
     }
 
     /// A key of the file.
@@ -47,6 +56,11 @@ impl Settings {
     /// `error`, said of the line that sets `key`.
     pub(super) fn blame(&self, key: &str, error: ConfigError) -> ConfigError {
         error.at(self.file.as_deref(), self.by_key.get(key).map(|(_, line)| *line))
+    }
+
+    /// `error`, said of the file, where it is not said of a line.
+    pub(super) fn place(&self, error: ConfigError) -> ConfigError {
+        error.at(self.file.as_deref(), None)
     }
 
     /// A new error about `key`.

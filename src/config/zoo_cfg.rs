@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use zkfast_wire::ServerId;
 
-use super::ensemble::{Ensemble, HostPort, PeerType};
+use super::ensemble::{self, Ensemble, EnsembleSettings, HostPort, PeerType};
 use super::error::ConfigError;
 use super::java_flags::JavaFlags;
 use super::keys::{self, Standing};
@@ -56,8 +56,19 @@ pub struct ZooCfg {
     pub peer_type: PeerType,
     /// `standaloneEnabled`.
     pub standalone_enabled: bool,
+    /// `multiAddress.enabled`: a server line may name several addresses.
+    pub multi_address: bool,
     /// `quorumListenOnAllIPs`.
     pub quorum_listen_on_all_ips: bool,
+    /// `electionPortBindRetry`: tries to bind the election port; 0 is for ever.
+    pub election_bind_tries: u32,
+    /// `quorumCnxnTimeoutMs`: milliseconds for the handshake of an election connection; `tickTime` x `syncLimit` unless
+    /// set.
+    pub election_handshake_timeout_ms: u32,
+    /// `leaderConnectDelayDuringRetryMs`: milliseconds between two dials of a leader.
+    pub dial_retry_ms: u32,
+    /// `forceSnapshotSync`: learners are always sent a snapshot.
+    pub force_snapshot: bool,
     /// `autopurge.snapRetainCount`, at least 3.
     pub purge_retain_count: u32,
     /// `autopurge.purgeInterval` in hours; 0 is off.
@@ -168,6 +179,46 @@ impl ZooCfg {
     pub fn is_distributed(&self) -> bool {
         let voters = self.ensemble.voters().count();
         voters > 1 || (voters > 0 && !self.standalone_enabled)
+    }
+
+    /// What this server of an ensemble is started with; `None` if it runs alone.
+    ///
+    /// # Panics
+    /// On a value that [`ZooCfg::load`] did not make: without `myid`, or with one that no line has.
+    pub fn ensemble_settings(&self) -> Option<EnsembleSettings> {
+        if !self.is_distributed() {
+            return None;
+        }
+        let me = self.server_id.expect("load refuses an ensemble without myid");
+        assert!(self.ensemble.member(me).is_some(), "load refuses a myid that no line has");
+        let connect_limit_ticks = match self.connect_limit_ticks {
+            0 => self.init_limit_ticks,
+            ticks => ticks,
+        };
+        let addresses = self.ensemble.members.iter().map(|member| (member.id, member.addresses.clone()));
+        Some(EnsembleSettings {
+            me,
+            ensemble: self.ensemble.clone(),
+            addresses: addresses.collect(),
+            multi_address: self.multi_address,
+            listens_on_all: self.quorum_listen_on_all_ips,
+            bind_tries: self.election_bind_tries,
+            tick_ms: self.tick_ms,
+            init_limit_ticks: self.init_limit_ticks,
+            sync_limit_ticks: self.sync_limit_ticks,
+            connect_limit_ticks,
+            dial_retry_ms: self.dial_retry_ms,
+            election_dial_timeout_ms: self.election_dial_timeout_ms,
+            election_handshake_timeout_ms: self.election_handshake_timeout_ms,
+            notification_interval_ms_min: self.notification_interval_ms_min,
+            notification_interval_ms_max: self
+                .notification_interval_ms_max
+                .max(self.notification_interval_ms_min),
+            force_snapshot: self.force_snapshot,
+            leader_serves: self.leader_serves,
+            commit_log_count: self.commit_log_count,
+            snapshot_size_factor: self.snapshot_size_factor,
+        })
     }
 
     fn build(
@@ -291,6 +342,12 @@ impl ZooCfg {
             set.number_within(name, text.as_deref(), default, least, i64::from(u32::MAX))
         };
         let most = i64::from(i32::MAX);
+        let init_limit_ticks = set.count("initLimit", 0)?;
+        let sync_limit_ticks = set.count("syncLimit", 0)?;
+        let election_handshake_timeout_ms = match set.property_number("quorumCnxnTimeoutMs", -1, -1, most) {
+            -1 | 0 => tick_ms.saturating_mul(sync_limit_ticks),
+            set => set as u32,
+        };
         let mut cfg = Self {
             file: file.map(Path::to_path_buf),
             data_dir,
@@ -299,8 +356,8 @@ impl ZooCfg {
             client_host,
             client_listen_backlog: set.number("clientPortListenBacklog", -1)?,
             tick_ms,
-            init_limit_ticks: set.count("initLimit", 0)?,
-            sync_limit_ticks: set.count("syncLimit", 0)?,
+            init_limit_ticks,
+            sync_limit_ticks,
             connect_limit_ticks: set.count("connectToLearnerMasterLimit", 0)?,
             session_timeout_ms_min,
             session_timeout_ms_max,
@@ -310,6 +367,11 @@ impl ZooCfg {
             server_id: None,
             peer_type,
             standalone_enabled,
+            multi_address: set.switch("multiAddress.enabled", false)?,
+            election_bind_tries: set.property_number("electionPortBindRetry", 3, 0, most) as u32,
+            election_handshake_timeout_ms,
+            dial_retry_ms: set.property_number("leaderConnectDelayDuringRetryMs", 100, 0, most) as u32,
+            force_snapshot: set.property_switch("forceSnapshotSync", false),
             quorum_listen_on_all_ips: set.switch("quorumListenOnAllIPs", false)?,
             purge_retain_count,
             purge_interval_hours: set.number("autopurge.purgeInterval", 0)?.max(0).unsigned_abs(),
@@ -363,6 +425,9 @@ impl ZooCfg {
     /// What follows from `myid`: this server's line gives client address and role (rows Q2, Q3, Q4).
     fn settle_role(&mut self) -> Result<(), ConfigError> {
         let distributed = self.is_distributed();
+        if let Some(notice) = ensemble::size_notice(&self.ensemble) {
+            self.warnings.push(notice.to_owned());
+        }
         let needed = "An ensemble needs it: add the line, such as initLimit=10 and syncLimit=5.";
         if distributed && self.init_limit_ticks == 0 {
             return Err(ConfigError::new("initLimit is not set", needed));
@@ -379,14 +444,15 @@ impl ZooCfg {
                 ));
             }
             // Apache needs myid even here to find the port; with a single line there is nothing to choose.
-            None => match self.ensemble.servers.values().next() {
+            None => match self.ensemble.members.first() {
                 Some(only) => only.id,
                 None => return Ok(()),
             },
         };
-        let Some(line) = self.ensemble.servers.get(&id.0) else {
+        let Some(line) = self.ensemble.member(id) else {
             if distributed {
-                let ids: Vec<String> = self.ensemble.servers.keys().map(i64::to_string).collect();
+                let ids: Vec<String> =
+                    self.ensemble.members.iter().map(|member| member.id.to_string()).collect();
                 return Err(ConfigError::new(
                     format!(
                         "myid says {id}, but there is no server.{id} line (there are: {})",
@@ -397,12 +463,19 @@ impl ZooCfg {
             }
             return Ok(());
         };
-        if line.role != self.peer_type {
-            self.warnings.push(format!(
-                "peerType says {}, but server.{id} says {}; the server line counts.",
-                self.peer_type, line.role
+        if self.extended_types && !(0..=0xfe).contains(&id.0) {
+            return Err(ConfigError::new(
+                format!("myid {id} is above 254, and extendedTypesEnabled=true"),
+                "Give this server an id from 0 to 254: session ids begin with it, and 255 marks nodes with a TTL.",
             ));
-            self.peer_type = line.role;
+        }
+        let role = PeerType::of(line);
+        if role != self.peer_type {
+            self.warnings.push(format!(
+                "peerType says {}, but server.{id} says {role}; the server line counts.",
+                self.peer_type
+            ));
+            self.peer_type = role;
         }
         if let Some(HostPort { host, port }) = &line.client {
             let other_port = self.client_port.is_some_and(|own| own != *port);
@@ -460,9 +533,17 @@ fn check_standings(set: &mut Settings) -> Result<(), ConfigError> {
 /// The member lines, from this file or from the dynamic file that it names (row Q67).
 fn read_ensemble(set: &Settings, standalone_enabled: bool) -> Result<Ensemble, ConfigError> {
     let multi_address = set.switch("multiAddress.enabled", false)?;
-    let mut ensemble = Ensemble::default();
+    let mut members = Ensemble::default();
     let dynamic = set.text("dynamicConfigFile");
-    for (key, value, _) in set.keys().filter(|(key, ..)| Ensemble::is_member_key(key)) {
+    // Apache takes the last of them. But one of the two servers would then be no member, which no operator means.
+    if let Some((key, line)) = set.set_twice(ensemble::is_member_key) {
+        return Err(set.error(
+            key,
+            format!("{key} is listed twice, first on line {line} with another value"),
+            "Give every server an id of its own, and remove the line that is wrong.",
+        ));
+    }
+    for (key, value, _) in set.keys().filter(|(key, ..)| ensemble::is_member_key(key)) {
         if dynamic.is_some() {
             return Err(set.error(
                 key,
@@ -470,7 +551,7 @@ fn read_ensemble(set: &Settings, standalone_enabled: bool) -> Result<Ensemble, C
                 "Move the server, group and weight lines into the dynamic file.",
             ));
         }
-        ensemble.take(key, value, multi_address).map_err(|error| set.blame(key, error))?;
+        ensemble::take(&mut members, key, value, multi_address).map_err(|error| set.blame(key, error))?;
     }
     if let Some(dynamic) = dynamic {
         let path = Path::new(dynamic);
@@ -487,19 +568,19 @@ fn read_ensemble(set: &Settings, standalone_enabled: bool) -> Result<Ensemble, C
         })?;
         for property in &properties {
             let blame = |error: ConfigError| error.at(Some(path), Some(property.line));
-            if !Ensemble::is_member_key(&property.key) {
+            if !ensemble::is_member_key(&property.key) {
                 return Err(blame(ConfigError::new(
                     format!("{} does not belong into a dynamic file", property.key),
                     "Only server, group and weight lines do; the version is the end of the file's name.",
                 )));
             }
-            ensemble.take(&property.key, &property.value, multi_address).map_err(blame)?;
+            ensemble::take(&mut members, &property.key, &property.value, multi_address).map_err(blame)?;
         }
         let suffix = dynamic.rsplit_once('.').map_or("", |(_, suffix)| suffix);
-        ensemble.version = i64::from_str_radix(suffix, 16).unwrap_or(0);
+        members.version = i64::from_str_radix(suffix, 16).unwrap_or(0);
     }
-    ensemble.check(standalone_enabled).map_err(|error| error.at(None, None))?;
-    Ok(ensemble)
+    ensemble::settle(&mut members, standalone_enabled).map_err(|error| set.place(error))?;
+    Ok(members)
 }
 
 /// The first line of `myid`, `None` if there is no such file.

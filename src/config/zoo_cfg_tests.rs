@@ -135,7 +135,47 @@ fn an_ensemble_needs_limits_and_a_matching_my_id() {
     check(&format!("{servers}{limits}clientPort=5"), Some("1"), "differ");
     let cfg = with_my_id(&format!("{servers}{limits}"), Some("3")).expect("good");
     assert!(cfg.is_distributed());
-    assert_eq!((cfg.peer_type, cfg.client_port, cfg.warnings.len()), (PeerType::Observer, Some(2182), 1));
+    assert_eq!((cfg.peer_type, cfg.client_port), (PeerType::Observer, Some(2182)));
+    let warnings = cfg.warnings.join("\n");
+    assert!(
+        warnings.contains("peerType says participant") && warnings.contains("No server failure"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn an_ensemble_s_settings_are_whole() {
+    let text = "server.1=a:1:2;2181\nserver.2=[::1]:1:2;2181\nserver.3=c:1:2\ninitLimit=10\nsyncLimit=5\ntickTime=200\n";
+    let settings = |more: &str| {
+        with_my_id(&format!("{text}{more}"), Some("2"))
+            .expect("good")
+            .ensemble_settings()
+            .expect("an ensemble")
+    };
+    let plain = settings("");
+    assert_eq!((plain.me, plain.addresses.len(), plain.ensemble.version), (ServerId(2), 3, 0));
+    assert_eq!(plain.addresses[&ServerId(2)][0].host, "::1");
+    assert_eq!((plain.init_limit_ticks, plain.sync_limit_ticks, plain.connect_limit_ticks), (10, 5, 10));
+    assert_eq!((plain.bind_tries, plain.election_handshake_timeout_ms, plain.dial_retry_ms), (3, 1000, 100));
+    assert!(plain.leader_serves && !plain.listens_on_all && !plain.multi_address && !plain.force_snapshot);
+    let other = settings(
+        "connectToLearnerMasterLimit=3\nelectionPortBindRetry=0\nquorumCnxnTimeoutMs=77\nleaderServes=no\n\
+         quorumListenOnAllIPs=true\nforceSnapshotSync=true\nfastleader.minNotificationInterval=70000\n",
+    );
+    assert_eq!((other.connect_limit_ticks, other.bind_tries), (3, 0));
+    assert_eq!((other.election_handshake_timeout_ms, other.notification_interval_ms_max), (77, 70_000));
+    assert!(!other.leader_serves && other.listens_on_all && other.force_snapshot);
+    assert_eq!(good("").ensemble_settings(), None);
+}
+
+#[test]
+fn ids_that_cannot_be_are_refused() {
+    let base = "server.1=a:1:2\nserver.300=b:1:2\ninitLimit=1\nsyncLimit=1\nclientPort=1\n";
+    assert!(with_my_id(base, Some("300")).is_ok());
+    let error = with_my_id(&format!("{base}extendedTypesEnabled=true\n"), Some("300"));
+    assert!(error.expect_err("row T19").to_string().contains("0 to 254"));
+    let error = with_my_id(&format!("{base}server.1=c:1:2\n"), Some("1")).expect_err("twice").to_string();
+    assert!(error.contains("server.1 is listed twice, first on line 2"), "{error}");
 }
 
 #[test]
@@ -152,7 +192,7 @@ fn members_may_stand_in_a_dynamic_file_and_only_there() {
     assert!(parse(&text("")).expect_err("no file").to_string().contains("zoo.cfg:4: cannot read"));
     fs::write(&dynamic, "server.1=a:1:2\nserver.2=b:1:2\n").expect("dynamic file");
     let cfg = parse(&text("")).expect("good");
-    assert_eq!((cfg.ensemble.servers.len(), cfg.ensemble.version), (2, 0x1_0000_001a));
+    assert_eq!((cfg.ensemble.members.len(), cfg.ensemble.version), (2, 0x1_0000_001a));
     assert!(
         parse(&text("server.3=c:1:2\n")).expect_err("both").to_string().contains("beside dynamicConfigFile")
     );
