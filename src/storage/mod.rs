@@ -8,6 +8,7 @@
 //! | `disk` | the few things that a log asks of a disk, and the real one | both |
 //! | `preparer` | makes, names and trims segments ahead of need | a helper thread |
 //! | `segment`, `records`, `tail` | the bytes of a log file, and what its end means | pure |
+//! | `history` | reads the logs while the server runs, for learners | helpers |
 //! | `replay` | reads the logs back, cuts a torn tail, truncates | before serving |
 //! | `snapshot`, `compression` | writes, finds and verifies snapshots | a helper thread |
 //! | `recovery` | newest valid snapshot and the log behind it | before serving |
@@ -23,6 +24,7 @@ pub mod data_dirs;
 pub mod disk;
 pub mod epochs;
 pub mod failure;
+pub mod history;
 pub mod lock;
 #[allow(unsafe_code)]
 pub mod map;

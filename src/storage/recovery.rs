@@ -7,6 +7,7 @@
 
 use super::{
     data_dirs::DataDirs,
+    history::{self, Run},
     map::FileMap,
     records::Records,
     replay::{self, Repair, ReplayError, Replayed},
@@ -89,6 +90,9 @@ pub struct RecoveryOptions {
     pub trusts_empty: bool,
     /// How the first snapshot of an empty disk is written.
     pub snapshot: SnapshotOptions,
+    /// How many bytes of log before the snapshot may be read to learn how far back history can be told to others; 0
+    /// on a server that has no others.
+    pub told_bytes_max: u64,
 }
 
 /// The snapshot that the tree was built from.
@@ -121,6 +125,10 @@ pub struct Recovered {
     pub last: Zxid,
     /// `None` on a disk that was empty (a first snapshot was written then) or trusted to be.
     pub snapshot: Option<UsedSnapshot>,
+    /// The state from which on the logs hold every transaction: that of the snapshot, or of an older one.
+    pub floor: Zxid,
+    /// The transactions after it.
+    pub history: Vec<Run>,
     /// Snapshots that are not valid.
     pub skipped: Vec<SkippedSnapshot>,
     /// What was read from the logs, with the repairs that were carried out.
@@ -176,7 +184,15 @@ pub fn recover(
         None => (Tree::new(config.clone()), None),
     };
     let after = snapshot.as_ref().map_or(Zxid::ZERO, |used| used.zxid);
+    let (mut floor, mut history) = (after, Vec::new());
+    if let (Some(used), 1..) = (&snapshot, options.told_bytes_max)
+        && let Some(told) =
+            history::before(dirs, used.zxid, options.told_bytes_max).map_err(reading(&dirs.logs))?
+    {
+        (floor, history) = told;
+    }
     let mut replayed = replay::replay::<RecoveryError>(dirs, after, |place| {
+        history::add_to_runs(&mut history, place.zxid);
         // Copied: the tree may keep parts of a record, and must not keep the whole log mapped by them.
         let record = Bytes::copy_from_slice(place.transaction);
         match tree.apply(&record) {
@@ -196,7 +212,7 @@ pub fn recover(
     }
     replayed.last = replayed.last.max(after);
     let last = replayed.last;
-    Ok(Recovered { tree, last, snapshot, skipped, replayed, elapsed: started.elapsed() })
+    Ok(Recovered { tree, last, floor, history, snapshot, skipped, replayed, elapsed: started.elapsed() })
 }
 
 type Loaded = Option<(Tree, UsedSnapshot)>;

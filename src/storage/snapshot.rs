@@ -170,6 +170,101 @@ impl Output {
     }
 }
 
+/// A snapshot that comes from another server, as the bare image of row Q54: it is written as it comes and gets its name
+/// only when everything that it replaces is gone.
+pub struct ForeignImage {
+    output: Output,
+    writing: PathBuf,
+    zxid: Zxid,
+}
+
+/// A foreign image that is complete and durable under its temporary name.
+#[derive(Debug)]
+pub struct StoredImage {
+    writing: PathBuf,
+    zxid: Zxid,
+    /// Plain bytes of the file.
+    pub bytes: u64,
+}
+
+impl ForeignImage {
+    /// Begins a file for an image of the state at `zxid`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn begin(dirs: &DataDirs, zxid: Zxid) -> io::Result<Self> {
+        let writing = dirs.snapshots.join(format!("{WRITING_PREFIX}snapshot.{:x}", zxid.0));
+        let mut output = Output {
+            packer: Packer::new(Compression::Plain, File::create(&writing)?)?,
+            sum: Adler32::new(),
+            bytes: 0,
+            unsynced_bytes: 0,
+            is_paced: false,
+        };
+        output.put(&SNAPSHOT_HEADER)?;
+        Ok(Self { output, writing, zxid })
+    }
+
+    /// Adds the next bytes of the image.
+    ///
+    /// # Errors
+    /// What the system says; the image is of no use then.
+    pub fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.output.put(bytes)
+    }
+
+    /// Ends the file and makes it durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(mut self) -> io::Result<StoredImage> {
+        self.output.seal()?;
+        let bytes = self.output.bytes;
+        self.output.packer.finish()?.sync_all()?;
+        Ok(StoredImage { writing: self.writing, zxid: self.zxid, bytes })
+    }
+}
+
+impl StoredImage {
+    /// Reads the image back into a tree, its checksum verified.
+    ///
+    /// # Errors
+    /// [`InvalidSnapshot`].
+    pub fn load(&self, config: TreeConfig) -> Result<Tree, InvalidSnapshot> {
+        SnapshotFile::open_as(&self.writing, Compression::Plain)?.load(config, self.zxid)
+    }
+
+    /// The state that it shows.
+    pub const fn zxid(&self) -> Zxid {
+        self.zxid
+    }
+
+    /// Gives it its name, durably. The log must have been cut behind its zxid before (ZOOKEEPER-2872, 3642).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn adopt(&self, dirs: &DataDirs) -> io::Result<PathBuf> {
+        let path = dirs.snapshots.join(format!("snapshot.{:x}", self.zxid.0));
+        fs::rename(&self.writing, &path)?;
+        sync_names(&dirs.snapshots)?;
+        Ok(path)
+    }
+}
+
+/// Removes every snapshot of a state above `zxid`, valid or not, durably (ZOOKEEPER-1549). Returns how many.
+///
+/// # Errors
+/// What the system says: then some are still there, and the history must not be called cut.
+pub fn remove_above(dirs: &DataDirs, zxid: Zxid) -> io::Result<usize> {
+    let mut removed = 0;
+    for snapshot in dirs.snapshots()?.into_iter().rev().filter(|snapshot| snapshot.zxid > zxid) {
+        fs::remove_file(&snapshot.path)?;
+        removed += 1;
+    }
+    sync_names(&dirs.snapshots)?;
+    Ok(removed)
+}
+
 /// Removes what a killed process was writing.
 pub fn remove_unfinished(dirs: &DataDirs) -> io::Result<()> {
     for entry in fs::read_dir(&dirs.snapshots)? {
@@ -227,8 +322,11 @@ impl SnapshotFile {
     /// # Errors
     /// [`InvalidSnapshot`].
     pub fn open(path: &Path) -> Result<Self, InvalidSnapshot> {
+        Self::open_as(path, Compression::of(path))
+    }
+
+    fn open_as(path: &Path, compression: Compression) -> Result<Self, InvalidSnapshot> {
         let file = FileMap::open(path)?;
-        let compression = Compression::of(path);
         if !compression.looks_valid(&file) {
             return Err(InvalidSnapshot::Unfinished);
         }

@@ -209,6 +209,18 @@ impl TxnLog {
     }
 }
 
+impl TxnLog {
+    /// Goes on behind `last` in a new file, after [`TxnLog::shut`] and whatever was done to the files.
+    ///
+    /// # Errors
+    /// As [`TxnLog::open`]; the log stays shut then.
+    pub fn reopen(&mut self, config: LogConfig, last: Zxid, wake: RawFd) -> Result<(), LogError> {
+        assert!(self.helper.is_none() && !self.is_busy(), "a log is shut before it is opened again");
+        *self = Self::open(config, last, wake)?;
+        Ok(())
+    }
+}
+
 fn new_half(log_dir: &Path, bytes: usize) -> Result<Half, LogError> {
     Half::new(bytes).map_err(|source| LogError::Io {
         action: "map memory for the log's window",
@@ -556,6 +568,17 @@ impl<F: Flusher> TxnLog<F> {
     /// # Errors
     /// [`LogFailure`]: what was not reported before may be lost.
     pub fn close(mut self) -> Result<(), LogFailure> {
+        self.settle()?;
+        self.stop_helper();
+        self.fail_if_failed()
+    }
+
+    /// Ends this log so that its files may be cut: everything appended is durable, no file is open for writing, the
+    /// helper has ended. Blocks. What comes next is [`TxnLog::reopen`].
+    ///
+    /// # Errors
+    /// [`LogFailure`].
+    pub fn shut(&mut self) -> Result<(), LogFailure> {
         self.settle()?;
         self.stop_helper();
         self.fail_if_failed()

@@ -1,0 +1,198 @@
+//! The log read back while the server runs: for learners that missed a part of it, and at the start, to know how far
+//! back this server can tell its history (rows Q49-Q51).
+//!
+//! Read with plain reads, not through a map: a log may be trimmed, cut or purged meanwhile, which makes a read come
+//! back short and a map a fault. Only what is durable may be asked for; newer bytes of the same file may still be on
+//! their way. Called on helpers; it blocks.
+
+use super::{
+    data_dirs::{DataDirs, NamedFile, first_log_for},
+    records::{self, Ending},
+    segment::{LOG_HEADER, RECORD_OVERHEAD_BYTES},
+    snapshot::SnapshotFile,
+};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
+use zkfast_wire::Zxid;
+
+/// Bytes read at a time; more for a longer record.
+const READ_BYTES: usize = 1 << 20;
+
+/// Checksum and length in front of a transaction; one byte stands behind it.
+const PREFIX_BYTES: usize = RECORD_OVERHEAD_BYTES - 1;
+
+/// Why a stretch of history cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// Its beginning was purged, or a file was removed meanwhile.
+    #[error("the log does not hold what follows {after}: the next record is {found:?}")]
+    Gone {
+        /// The last record that was found.
+        after: Zxid,
+        /// What came instead of the next one.
+        found: Option<Zxid>,
+    },
+    /// A file operation failed.
+    #[error("cannot read the logs: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads the records above one zxid, through another one, oldest first.
+#[derive(Debug)]
+pub struct LogReader {
+    files: std::vec::IntoIter<NamedFile>,
+    file: Option<File>,
+    /// Offset in the file of the byte behind the buffer's last one.
+    offset: u64,
+    buffer: Vec<u8>,
+    at: usize,
+    last: Zxid,
+    through: Zxid,
+    is_first: bool,
+}
+
+impl LogReader {
+    /// A reader of the records above `after`, through `through`, which must be durable.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn new(dirs: &DataDirs, after: Zxid, through: Zxid) -> io::Result<Self> {
+        let mut logs = dirs.logs()?;
+        let first = first_log_for(&logs, Zxid(after.0.saturating_add(1)));
+        logs.drain(..first.min(logs.len()));
+        Ok(Self {
+            files: logs.into_iter(),
+            file: None,
+            offset: 0,
+            buffer: Vec::new(),
+            at: 0,
+            last: after,
+            through,
+            is_first: true,
+        })
+    }
+
+    /// The next record: header, body and perhaps a digest. `None` behind the last one.
+    ///
+    /// # Errors
+    /// [`HistoryError`]: what was handed out so far is right, and the rest cannot be told.
+    pub fn next_record(&mut self) -> Result<Option<(Zxid, &[u8])>, HistoryError> {
+        while self.last < self.through {
+            match records::read(&self.buffer, self.at) {
+                Ok(record) => {
+                    let (zxid, end) = (record.zxid, record.end);
+                    if zxid <= self.last {
+                        self.at = end;
+                        continue;
+                    }
+                    // A reader that starts in the middle of an epoch must find the very next record; another epoch
+                    // may begin anywhere.
+                    let follows = zxid.0 == self.last.0 + 1 || zxid.epoch() > self.last.epoch();
+                    if !follows || zxid > self.through {
+                        return Err(HistoryError::Gone { after: self.last, found: Some(zxid) });
+                    }
+                    self.last = zxid;
+                    let begin = self.at;
+                    self.at = end;
+                    return Ok(Some((zxid, &self.buffer[begin + PREFIX_BYTES..end - 1])));
+                }
+                Err(Ending::EndOfFile) if self.file.is_some() => {
+                    if !self.fill()? {
+                        self.open_next()?;
+                    }
+                }
+                Err(_) => self.open_next()?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads on in the file; false at its end.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let kept = self.buffer.len();
+        // Twice what is there where a record is longer than a read.
+        self.buffer.resize(kept + READ_BYTES.max(kept), 0);
+        let file = self.file.as_ref().expect("checked by the caller");
+        let read = file.read_at(&mut self.buffer[kept..], self.offset);
+        self.buffer.truncate(kept + *read.as_ref().unwrap_or(&0));
+        self.offset += read? as u64;
+        Ok(self.buffer.len() > kept)
+    }
+
+    fn open_next(&mut self) -> Result<(), HistoryError> {
+        let Some(next) = self.files.next() else {
+            return Err(HistoryError::Gone { after: self.last, found: None });
+        };
+        if !std::mem::take(&mut self.is_first) && next.zxid > self.through {
+            return Err(HistoryError::Gone { after: self.last, found: Some(next.zxid) });
+        }
+        self.file = Some(File::open(&next.path)?);
+        self.buffer.clear();
+        self.at = 0;
+        self.offset = LOG_HEADER.len() as u64;
+        // `records::read` is told where to look, so the header need not be in the buffer.
+        self.fill()?;
+        Ok(())
+    }
+}
+
+/// Consecutive zxids: the first and the last.
+pub type Run = (Zxid, Zxid);
+
+/// Adds a zxid to runs in rising order.
+pub fn add_to_runs(runs: &mut Vec<Run>, zxid: Zxid) {
+    match runs.last_mut() {
+        Some((_, last)) if last.next() == Some(zxid) => *last = zxid,
+        _ => runs.push((zxid, zxid)),
+    }
+}
+
+/// How far back the history before the snapshot at `newest` can be told: the zxid of an older, valid snapshot, from
+/// which the logs lead to the newer one without a hole, and the zxids between them. `None` if there is no such
+/// snapshot. At most `bytes_max` bytes of log are read.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn before(dirs: &DataDirs, newest: Zxid, bytes_max: u64) -> io::Result<Option<(Zxid, Vec<Run>)>> {
+    let logs = dirs.logs()?;
+    let bytes_from = |zxid: Zxid| -> u64 {
+        let from = &logs[first_log_for(&logs, Zxid(zxid.0.saturating_add(1))).min(logs.len())..];
+        let used = from.iter().take_while(|log| log.zxid <= newest);
+        used.filter_map(|log| fs::metadata(&log.path).ok()).map(|metadata| metadata.len()).sum()
+    };
+    for snapshot in dirs.snapshots()? {
+        if snapshot.zxid >= newest || bytes_from(snapshot.zxid) > bytes_max {
+            continue;
+        }
+        if let Some(runs) = tell(dirs, snapshot.zxid, newest)?
+            && is_valid(&snapshot.path)
+        {
+            return Ok(Some((snapshot.zxid, runs)));
+        }
+    }
+    Ok(None)
+}
+
+fn is_valid(path: &PathBuf) -> bool {
+    SnapshotFile::open(path).is_ok()
+}
+
+/// The zxids above `after` through `through`; `None` if the logs have a hole there.
+fn tell(dirs: &DataDirs, after: Zxid, through: Zxid) -> io::Result<Option<Vec<Run>>> {
+    let mut reader = LogReader::new(dirs, after, through)?;
+    let mut runs = Vec::new();
+    loop {
+        match reader.next_record() {
+            Ok(Some((zxid, _))) => add_to_runs(&mut runs, zxid),
+            Ok(None) => return Ok(Some(runs)),
+            Err(HistoryError::Gone { .. }) => return Ok(None),
+            Err(HistoryError::Io(error)) => return Err(error),
+        }
+    }
+}
