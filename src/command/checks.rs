@@ -137,25 +137,28 @@ fn data_dir_works(key: &str, dir: &Path, create: bool) -> Result<(), StartError>
     let shown = dir.display();
     match fs::metadata(dir) {
         Ok(facts) if !facts.is_dir() => {
-            return Err(StartError::new(
+            return Err(StartError::data_directory(
                 format!("{key} {shown} is not a directory"),
                 "Name a directory, or remove what is there.",
             ));
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound && !create => {
-            return Err(StartError::new(
+            return Err(StartError::data_directory(
                 format!("{key} {shown} does not exist, and datadir.autocreate is false"),
                 "Create it, or remove datadir.autocreate=false.",
             ));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(dir).map_err(|error| {
-                StartError::new(format!("cannot create {key} {shown}: {error}"), cure_for(&error))
+                StartError::data_directory(format!("cannot create {key} {shown}: {error}"), cure_for(&error))
             })?
         }
         Err(error) => {
-            return Err(StartError::new(format!("cannot look at {key} {shown}: {error}"), cure_for(&error)));
+            return Err(StartError::data_directory(
+                format!("cannot look at {key} {shown}: {error}"),
+                cure_for(&error),
+            ));
         }
     }
     let probe = dir.join(format!(".zkfast-write-test-{}", std::process::id()));
@@ -165,8 +168,9 @@ fn data_dir_works(key: &str, dir: &Path, create: bool) -> Result<(), StartError>
     });
     // Whatever came of it, the file must go; if it cannot, the next start overwrites or reports it.
     let _ = fs::remove_file(&probe);
-    written
-        .map_err(|error| StartError::new(format!("cannot write to {key} {shown}: {error}"), cure_for(&error)))
+    written.map_err(|error| {
+        StartError::data_directory(format!("cannot write to {key} {shown}: {error}"), cure_for(&error))
+    })
 }
 
 fn cure_for(error: &io::Error) -> &'static str {

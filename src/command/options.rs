@@ -26,6 +26,8 @@ pub struct ServeOptions {
     pub cores: usize,
     /// No pinning to CPUs.
     pub overprovisioned: bool,
+    /// Started by `zkfast start`, which waits to be told on standard output that the server is up.
+    pub detached: bool,
     /// Where clients connect. Port 0 lets the system choose. `[::]` takes IPv4 clients too.
     pub client_address: SocketAddr,
     /// What a member of an ensemble is started with; `None` for a server that runs alone.
@@ -40,7 +42,15 @@ impl ServeOptions {
     /// # Errors
     /// A configuration that cannot be read or obeyed, a host that cannot be resolved, more cores than there are.
     pub fn resolve(arguments: &Arguments, flags: &JavaFlags) -> Result<Self, StartError> {
-        let file = arguments.config.as_deref().or(arguments.config_file.as_deref());
+        let file = match (arguments.config.as_deref(), arguments.config_file.as_deref()) {
+            (Some(one), Some(other)) => {
+                return Err(StartError::configuration(
+                    format!("two configuration files: {} and {}", one.display(), other.display()),
+                    "Name one of them.",
+                ));
+            }
+            (one, other) => one.or(other),
+        };
         let mut cfg = match file {
             Some(file) => ZooCfg::load(file, flags, arguments.data_dir.as_deref())?,
             None => {
@@ -57,7 +67,7 @@ impl ServeOptions {
             cfg.client_host = Some(address.to_string());
         }
         let Some(port) = cfg.client_port else {
-            return Err(StartError::new(
+            return Err(StartError::configuration(
                 format!(
                     "{} names no port for clients",
                     file.unwrap_or(Path::new("the configuration")).display()
@@ -68,7 +78,14 @@ impl ServeOptions {
         let client_address = client_address(cfg.client_host.as_deref(), port)?;
         let cores = cores(arguments.cores.map(usize::from), arguments.overprovisioned)?;
         let ensemble = cfg.ensemble_settings();
-        Ok(Self { cores, overprovisioned: arguments.overprovisioned, client_address, ensemble, cfg })
+        Ok(Self {
+            cores,
+            overprovisioned: arguments.overprovisioned,
+            detached: arguments.detached,
+            client_address,
+            ensemble,
+            cfg,
+        })
     }
 }
 

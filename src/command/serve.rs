@@ -3,7 +3,7 @@
 //! Order of the start, so that each failure is met before anything is changed: lock the data directory, recover the
 //! tree, open the log behind it, bind the port, start the executors, say "serving".
 
-use super::{checks, options::ServeOptions, start_error::StartError};
+use super::{checks, daemon, options::ServeOptions, start_error::StartError};
 use crate::{
     config::limits,
     cores::{
@@ -140,6 +140,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         dirs.snapshots.display(),
         started.elapsed().as_millis(),
     );
+    daemon::announce(options.detached);
 
     if let Some(signal) = signals.forever().next() {
         log::info!("signal {signal}: finishing what is in flight, then stopping");

@@ -6,17 +6,51 @@ use std::net::SocketAddr;
 
 use crate::config::ConfigError;
 
-/// What went wrong, why, and what to do about it. Printed on standard error; the process then ends with exit code 1.
+/// What went wrong, why, and what to do about it. Printed on standard error; the process then ends with
+/// [`StartError::exit_code`].
 #[derive(Debug)]
 pub struct StartError {
     what: String,
     cure: String,
+    code: u8,
+}
+
+/// Exit codes that Apache's scripts and supervisors know (row O6, `ExitCode`).
+mod code {
+    pub(super) const UNEXPECTED: u8 = 1;
+    pub(super) const CONFIGURATION: u8 = 2;
+    pub(super) const DATA_DIRECTORY: u8 = 3;
+    pub(super) const QUORUM_PORT: u8 = 14;
 }
 
 impl StartError {
     /// `what` says what is wrong and why, without a full stop; `cure` what to do, in whole sentences.
     pub fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { what: what.into(), cure: cure.into() }
+        Self { what: what.into(), cure: cure.into(), code: code::UNEXPECTED }
+    }
+
+    /// The configuration, as a whole, cannot be obeyed.
+    pub fn configuration(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { code: code::CONFIGURATION, ..Self::new(what, cure) }
+    }
+
+    /// A data directory cannot be used.
+    pub fn data_directory(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { code: code::DATA_DIRECTORY, ..Self::new(what, cure) }
+    }
+
+    /// A port for the other servers of the ensemble cannot be bound. `what` names it and says why.
+    pub fn quorum_port(what: impl Into<String>) -> Self {
+        let cure = "Stop whoever has it (ss -ltnp shows them), or change this server's server.<id> line on every \
+                    server of the ensemble. The host of that line must be an address of this machine; behind NAT, set \
+                    quorumListenOnAllIPs=true.";
+        Self { code: code::QUORUM_PORT, ..Self::new(what, cure) }
+    }
+
+    /// 1 unless Apache has a number of its own for it: 2 for a configuration, 3 for a data directory, 14 for a port of
+    /// the ensemble (row O6).
+    pub fn exit_code(&self) -> u8 {
+        self.code
     }
 
     /// Waiting for SIGTERM and SIGINT cannot be arranged.
@@ -84,7 +118,7 @@ impl From<ConfigError> for StartError {
         let whole = error.to_string();
         // A config error reads "place: what. cure" already.
         let what = whole.strip_suffix(&format!(". {cure}")).unwrap_or(&whole).to_owned();
-        Self { what, cure }
+        Self::configuration(what, cure)
     }
 }
 
@@ -108,7 +142,8 @@ mod tests {
         );
         assert!(listen(io::ErrorKind::PermissionDenied, "127.0.0.1:80").contains("CAP_NET_BIND_SERVICE"));
         let config = ConfigError::new("dataDir is not set", "Add it.").at(Some("zoo.cfg".as_ref()), Some(3));
-        assert_eq!(StartError::from(config).to_string(), "zoo.cfg:3: dataDir is not set. Add it.");
+        assert_eq!(StartError::from(config.clone()).to_string(), "zoo.cfg:3: dataDir is not set. Add it.");
+        assert_eq!(StartError::from(config).exit_code(), 2);
         assert_eq!(StartError::new("a lock is held.", "").to_string(), "a lock is held.");
     }
 }

@@ -12,10 +12,16 @@ pub struct JavaFlags {
 }
 
 impl JavaFlags {
-    /// The flags of this process's environment.
+    /// The flags of this process's environment. `ZOO_DATADIR_AUTOCREATE_DISABLE` is one more, as in `zkServer.sh`
+    /// (row O108).
     pub fn from_environment() -> Self {
         let variable = |name| std::env::var(name).unwrap_or_default();
-        Self::parse(&variable("SERVER_JVMFLAGS"), &variable("JVMFLAGS"))
+        let mut flags = Self::parse(&variable("SERVER_JVMFLAGS"), &variable("JVMFLAGS"));
+        if !variable("ZOO_DATADIR_AUTOCREATE_DISABLE").is_empty() {
+            let name = "zookeeper.datadir.autocreate".to_owned();
+            flags.properties.entry(name).or_insert_with(|| "false".to_owned());
+        }
+        flags
     }
 
     /// Splits at white space as the unquoted shell variable in `zkServer.sh` does. `jvm` comes after `server` on

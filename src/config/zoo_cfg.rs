@@ -4,6 +4,7 @@
 //! [`ZooCfg::warnings`]. Host names are not resolved here.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use zkfast_wire::ServerId;
@@ -588,7 +589,9 @@ fn read_my_id(data_dir: &Path) -> Result<Option<ServerId>, ConfigError> {
     let path = data_dir.join("myid");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => {
             return Err(ConfigError::new(
                 format!("cannot read {}: {error}", path.display()),

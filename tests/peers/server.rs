@@ -232,6 +232,16 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("KiB")
     }
 
+    /// Waits for a line of the log that has all of these words: lines are written behind the answers.
+    pub fn await_log(&self, words: &[&str]) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log_text().lines().any(|line| words.iter().all(|word| line.contains(word))) {
+            assert!(Instant::now() < deadline, "no line has {words:?}:\n{}", self.log_text());
+            // Polled: the server tells nobody when a line is in the file.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Everything that the server wrote to stdout and stderr.
     pub fn log_text(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
