@@ -5,6 +5,7 @@ pub mod command;
 pub mod config;
 pub mod cores;
 pub mod edge;
+pub mod links;
 pub mod ops;
 pub mod pipeline;
 pub mod status;

@@ -127,6 +127,48 @@ pub const EXECUTOR_IO_BYTES: usize = 64 << 10;
 /// Submission entries of an executor's ring: a poll for each of the connections that are handled in one turn.
 pub const EXECUTOR_RING_ENTRIES: usize = 1024;
 
+/// Learner connections of one server: as many as `zab` leads at once. More: closed as they come.
+pub const QUORUM_LINKS_MAX: usize = 1024;
+
+/// Servers with which this one has election connections, observers without a number included. More: not answered.
+pub const ELECTION_PEERS_MAX: usize = 1024;
+
+/// Callers on the election port who have not yet said who they are. More: the oldest is closed.
+pub const ELECTION_CALLERS_MAX: usize = 64;
+
+/// Connections of other servers accepted in one turn.
+pub const LINK_ACCEPTS_PER_TURN: usize = 64;
+
+/// Connections of other servers that the kernel holds before they are accepted: a whole ensemble that comes at once.
+pub const LINK_BACKLOG: i32 = 1024;
+
+/// Bytes read from one socket of another server in one turn: a thousand proposals of the usual size, and 10,000 ACKs.
+pub const LINK_READ_BYTES: usize = 256 << 10;
+
+/// Bytes of memory that a learner connection with nothing to send keeps.
+pub const LINK_IDLE_BYTES: usize = 16 << 10;
+
+/// Bytes of data of one packet between servers, if `jute.maxbuffer` does not allow more: a PING's answer has 12 for each
+/// session that was heard of, and a million of them must fit.
+pub const LINK_PACKET_BYTES: usize = 16 << 20;
+
+/// Bytes that may wait for one learner besides what is read from files for it: a second of full network at 1 Gbit/s.
+/// Records are shared, so they count once in memory however many learners are behind. Full: the link is closed, and the
+/// learner comes back for what it missed.
+pub const LINK_QUEUE_BYTES: usize = 128 << 20;
+
+/// Bytes that a thread reads at a time of what a learner is sent from files.
+pub const STREAM_PIECE_BYTES: usize = 256 << 10;
+
+/// Such pieces that wait in memory for one learner. Full: its thread waits.
+pub const STREAM_PIECES: usize = 4;
+
+/// Lookups of names that may hang at once, each on a thread of its own. More: the dial fails and is tried again.
+pub const LOOKUPS_MAX: usize = 64;
+
+/// Addresses that are tried in one dial.
+pub const DIAL_ADDRESSES_MAX: usize = 32;
+
 const _: () = assert!(OUT_BUFFER_BYTES_PAUSE < OUT_BUFFER_BYTES_MAX);
 const _: () = assert!(FLUSH_BYTES_MAX * 2 <= LOG_WINDOW_BYTES);
 const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_DEFAULT && FRAME_BYTES_DEFAULT < FRAME_BYTES_MAX);

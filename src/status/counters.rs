@@ -181,8 +181,6 @@ pub struct PipelineCounters {
     pub sessions: Gauge,
     /// Sessions that ran out of time.
     pub sessions_expired: Counter,
-    /// Transactions and images whose digest was not the tree's (P34).
-    pub digest_mismatches: Counter,
     /// Transactions appended to the log.
     pub appended: Counter,
     /// Transactions committed.

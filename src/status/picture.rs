@@ -220,7 +220,7 @@ pub struct Totals {
 
 impl Totals {
     /// The plain counters by their names in `mntr`.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 21] = [
         "packets_received",
         "packets_sent",
         "bytes_received_count",
@@ -239,7 +239,6 @@ impl Totals {
         "node_changed_watch_count",
         "node_children_watch_count",
         "stale_sessions_expired",
-        "digest_mismatches_count",
         "proposal_count",
         "commit_count",
         "fsync_threshold_exceed_count",
@@ -280,13 +279,8 @@ impl Totals {
             totals.read_latency.add(&core.read_latency.read());
             totals.update_latency.add(&core.update_latency.read());
         }
-        let counters = [
-            &pipeline.sessions_expired,
-            &pipeline.digest_mismatches,
-            &pipeline.appended,
-            &pipeline.committed,
-            &pipeline.flushes_slow,
-        ];
+        let counters =
+            [&pipeline.sessions_expired, &pipeline.appended, &pipeline.committed, &pipeline.flushes_slow];
         let start = totals.counts.len() - counters.len();
         for (total, counter) in totals.counts[start..].iter_mut().zip(counters) {
             *total = counter.get();

@@ -13,19 +13,19 @@ use crate::{
 };
 use hashbrown::{HashMap, HashTable};
 use std::collections::VecDeque;
-use zkfast_wire::{SessionId, StatPersisted, Zxid};
+use zkfast_wire::{SessionId, Zxid};
 
 /// What the checks need to know of a node that prepared transactions touch.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     /// False once a delete is prepared.
     pub(crate) exists: bool,
-    /// Its ephemeral owner is that of `owner`.
-    pub(crate) stat: StatPersisted,
+    pub(crate) version: i32,
+    pub(crate) aversion: i32,
+    /// Raw cversion.
+    pub(crate) cversion: i32,
     pub(crate) children: i32,
     pub(crate) owner: Owner,
-    /// What the node counts in the digest.
-    pub(crate) crc: u32,
     /// The ACL, if a prepared transaction gives the node one; otherwise the applied node's holds.
     pub(crate) acl: Option<NodeAcl>,
 }
@@ -35,10 +35,11 @@ impl Pending {
     pub(crate) fn of(node: &NodeRef<'_>) -> Self {
         Self {
             exists: true,
-            stat: node.persisted(),
+            version: node.version(),
+            aversion: node.aversion(),
+            cversion: node.children_state().cversion,
             children: node.child_count(),
             owner: node.owner(),
-            crc: node.crc(),
             acl: None,
         }
     }

@@ -6,7 +6,7 @@ use crate::bare::bare;
 pub type Finding = (usize, String);
 
 /// Which rooms a room may import. A crate of the workspace is a room like any other. The order is the floors of
-/// `src/ARCHITECTURE.md`: command > ops > pipeline, edge > storage, cores > status > config > tree, zab > wire.
+/// `src/ARCHITECTURE.md`: command > ops > pipeline, edge > storage, links, cores > status > config > tree, zab > wire.
 pub const FLOORS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("tree", &["wire"]),
@@ -15,7 +15,8 @@ pub const FLOORS: &[(&str, &[&str])] = &[
     ("status", &["config", "wire"]),
     ("storage", &["config", "tree", "wire"]),
     ("cores", &["status", "config", "tree", "wire"]),
-    ("pipeline", &["storage", "cores", "status", "config", "tree", "zab", "wire"]),
+    ("links", &["status", "config", "zab", "wire"]),
+    ("pipeline", &["storage", "links", "cores", "status", "config", "tree", "zab", "wire"]),
     ("edge", &["cores", "status", "config", "tree", "wire"]),
     ("ops", &["storage", "cores", "status", "config", "wire"]),
     ("command", &["ops", "pipeline", "edge", "storage", "cores", "status", "config", "tree", "zab", "wire"]),

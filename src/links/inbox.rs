@@ -1,0 +1,87 @@
+//! Packets out of the bytes of a learner link. The stream has no frames (row J7): a packet ends where its fields end.
+//!
+//! An idle link holds no buffer: sockets are read into memory that all links share, and only a packet that is not whole
+//! yet is kept. What is kept is bounded by the largest packet.
+
+use bytes::{Bytes, BytesMut};
+use zkfast_wire::{
+    DecodeError, Packet,
+    quorum::{Direction, HEAD_BYTES, TAIL},
+};
+
+/// Bytes of a packet's identities, above its data: a connection has a handful.
+const IDENTITIES_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Inbox {
+    direction: Direction,
+    data_bytes_max: usize,
+    /// The beginning of a packet that is not whole yet.
+    rest: BytesMut,
+}
+
+/// Why bytes are no packets.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Garbage {
+    #[error("{0}")]
+    Undecodable(#[from] DecodeError),
+    #[error("a packet is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+impl Inbox {
+    pub(super) fn new(direction: Direction, data_bytes_max: usize) -> Self {
+        Self { direction, data_bytes_max, rest: BytesMut::new() }
+    }
+
+    /// Bytes kept for a packet that is not whole yet.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Takes what was read; `take` gets each whole packet and says whether to go on. If it does not, what is behind that
+    /// packet comes back.
+    pub(super) fn feed(
+        &mut self,
+        read: &[u8],
+        mut take: impl FnMut(Packet) -> bool,
+    ) -> Result<Option<Bytes>, Garbage> {
+        self.rest.extend_from_slice(read);
+        // Decoding looks at whole buffers, so a long packet is decoded once, when it is there, not at each read.
+        if self.rest.len() < self.least_bytes() {
+            return self.check_length();
+        }
+        let mut chunk = self.rest.split().freeze();
+        while let Some((packet, taken)) = Packet::decode(&chunk, self.direction, self.data_bytes_max)? {
+            let behind = chunk.split_off(taken);
+            let go_on = take(packet);
+            chunk = behind;
+            if !go_on {
+                return Ok(Some(chunk));
+            }
+        }
+        self.rest.extend_from_slice(&chunk);
+        self.check_length()
+    }
+
+    /// How many bytes a packet that begins like the kept ones has at least.
+    fn least_bytes(&self) -> usize {
+        let Some(length) = self.rest.get(HEAD_BYTES - 4..HEAD_BYTES) else {
+            return HEAD_BYTES;
+        };
+        let length = i32::from_be_bytes(length.try_into().expect("four bytes"));
+        match usize::try_from(length) {
+            Ok(data_bytes) if data_bytes <= self.data_bytes_max => HEAD_BYTES + data_bytes + TAIL.len(),
+            // Null, or nonsense that the decoder names.
+            _ => HEAD_BYTES,
+        }
+    }
+
+    const fn bytes_max(&self) -> usize {
+        HEAD_BYTES + self.data_bytes_max + IDENTITIES_BYTES_MAX
+    }
+
+    fn check_length(&self) -> Result<Option<Bytes>, Garbage> {
+        if self.rest.len() > self.bytes_max() { Err(Garbage::TooLong(self.bytes_max())) } else { Ok(None) }
+    }
+}

@@ -1,0 +1,232 @@
+//! Listening sockets of the election port and the quorum port, and what happens where a port is taken (row Q17).
+//!
+//! Both are bound as soon as the links are opened: a learner that elected this server before this server knows it waits
+//! on an open link (`zab` parks it) instead of being refused. Apache binds its quorum port when it leads.
+
+use super::{
+    LinkError,
+    ground::{Ground, Place},
+    names::Found,
+    poller::Token,
+};
+use crate::config::{ensemble::HostPort, limits};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+/// Between two tries to bind a port, as in Apache.
+const BIND_RETRY: Duration = Duration::from_secs(1);
+
+/// How long the start waits for the lookup of this server's own name; after that it is retried like a taken port.
+const OWN_NAME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Which connections come in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Port {
+    Election,
+    Quorum,
+}
+
+impl Port {
+    const fn purpose(self) -> &'static str {
+        match self {
+            Self::Election => "election connections",
+            Self::Quorum => "learners",
+        }
+    }
+}
+
+enum State {
+    Listening(TcpListener, Token),
+    /// Another try is due.
+    Waiting(Instant),
+    /// Its own name is being looked up.
+    LookingUp,
+}
+
+pub(super) struct Listener {
+    pub(super) port: Port,
+    index: usize,
+    address: HostPort,
+    on_all: bool,
+    state: State,
+    failures: u32,
+    /// What was told about the last failure, so that it is not told twice.
+    told: String,
+}
+
+impl Listener {
+    /// Binds a port, or begins to try.
+    ///
+    /// # Errors
+    /// If one try was all there was to be.
+    pub(super) fn open(
+        index: usize,
+        port: Port,
+        address: HostPort,
+        ground: &mut Ground,
+    ) -> Result<Self, LinkError> {
+        let on_all = ground.options.listen_on_all;
+        let mut listener =
+            Self { port, index, address, on_all, state: State::LookingUp, failures: 0, told: String::new() };
+        let found = if on_all {
+            Ok(vec![Ipv6Addr::UNSPECIFIED.into()])
+        } else {
+            ground.lookups.ask_and_wait(&listener.address.host, OWN_NAME_LIMIT, &ground.threads)
+        };
+        listener.bind(&found, ground)?;
+        Ok(listener)
+    }
+
+    pub(super) fn is_at(&self, port: Port, number: u16) -> bool {
+        self.port == port && self.address.port == number
+    }
+
+    /// When to look again.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting(at) => Some(at),
+            State::Listening(..) | State::LookingUp => None,
+        }
+    }
+
+    /// Tries again where that is due.
+    pub(super) fn tend(&mut self, ground: &mut Ground) -> Result<(), LinkError> {
+        match self.state {
+            State::Waiting(at) if ground.now >= at => {}
+            _ => return Ok(()),
+        }
+        if self.on_all {
+            return self.bind(&Ok(vec![Ipv6Addr::UNSPECIFIED.into()]), ground);
+        }
+        match ground.look_up(&self.address.host) {
+            Some(found) => self.bind(&found, ground),
+            None => {
+                self.state = State::LookingUp;
+                Ok(())
+            }
+        }
+    }
+
+    /// A lookup has ended, perhaps the own one.
+    pub(super) fn name_found(
+        &mut self,
+        host: &str,
+        found: &Found,
+        ground: &mut Ground,
+    ) -> Result<(), LinkError> {
+        if matches!(self.state, State::LookingUp) && self.address.host == host {
+            return self.bind(found, ground);
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, found: &Found, ground: &mut Ground) -> Result<(), LinkError> {
+        match self.try_bind(found, ground) {
+            Ok((socket, token)) => {
+                let at = socket.local_addr().map_or(self.address.to_string(), |address| address.to_string());
+                log::info!("listening on {at} for {}", self.port.purpose());
+                self.state = State::Listening(socket, token);
+                self.failures = 0;
+                self.told.clear();
+                Ok(())
+            }
+            Err(reason) => {
+                self.failures += 1;
+                let tries_max = ground.options.bind_tries_max;
+                if tries_max > 0 && self.failures >= tries_max {
+                    return Err(LinkError::Bind {
+                        address: self.address.clone(),
+                        purpose: self.port.purpose(),
+                        tries: self.failures,
+                        reason,
+                    });
+                }
+                if self.told != reason {
+                    let (address, purpose) = (&self.address, self.port.purpose());
+                    log::warn!("cannot listen on {address} for {purpose} yet: {reason}; trying every second");
+                    self.told = reason;
+                }
+                self.state = State::Waiting(ground.now + BIND_RETRY);
+                Ok(())
+            }
+        }
+    }
+
+    fn try_bind(&self, found: &Found, ground: &mut Ground) -> Result<(TcpListener, Token), String> {
+        let mut last = format!("'{}' has no address", self.address.host);
+        for address in found.as_ref().map_err(Clone::clone)? {
+            match listen(*address, self.address.port) {
+                Ok(socket) => {
+                    let place = Place::Listener(self.index);
+                    let token =
+                        ground.watch(&socket, place, true, false).map_err(|error| error.to_string())?;
+                    return Ok((socket, token));
+                }
+                Err(error) => last = format!("{}: {error}", SocketAddr::new(*address, self.address.port)),
+            }
+        }
+        Err(last)
+    }
+
+    /// Takes what has come, at most a bounded number a turn.
+    pub(super) fn accept(&mut self, mut take: impl FnMut(TcpStream, SocketAddr)) {
+        let State::Listening(socket, _) = &self.state else { return };
+        for _ in 0..limits::LINK_ACCEPTS_PER_TURN {
+            match socket.accept() {
+                Ok((stream, address)) => {
+                    self.told.clear();
+                    take(stream, address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The one that came has gone again.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                    ) => {}
+                // Out of descriptors, or of memory: those that wait are taken when there are some.
+                Err(error) => {
+                    let words = error.to_string();
+                    if self.told != words {
+                        log::error!("cannot accept {} on {}: {error}", self.port.purpose(), self.address);
+                        self.told = words;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn close(self, ground: &mut Ground) {
+        if let State::Listening(socket, token) = self.state {
+            ground.unwatch(&socket, token);
+        }
+    }
+}
+
+/// A wildcard listens on every address of both families, as Java does, or of IPv4 where there is no other.
+fn listen(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    if !address.is_unspecified() {
+        return bound(SocketAddr::new(address, port));
+    }
+    bound((Ipv6Addr::UNSPECIFIED, port).into()).or_else(|error| {
+        let refused = error.kind() == io::ErrorKind::AddrInUse;
+        if refused { Err(error) } else { bound((Ipv4Addr::UNSPECIFIED, port).into()) }
+    })
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::LINK_BACKLOG)?;
+    Ok(socket.into())
+}
