@@ -101,8 +101,9 @@ pub const LOG_LINES: usize = 4096;
 /// Connections accepted in one turn of a client core, so that a connect storm does not delay established sessions.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
-/// Sessions expired in one batch (row S4 expires whole buckets): 10,000 deaths at once must not hold up the writes of
-/// the living.
+/// Sessions and ephemeral nodes that expire in one turn (row S4 expires whole buckets): 10,000 deaths at once must not
+/// hold up the writes of the living. One session with more ephemerals still goes in one turn, since it is one
+/// transaction.
 pub const EXPIRIES_PER_TURN: usize = 256;
 
 /// File descriptors kept free of client connections, for log, snapshots, peers and listeners.

@@ -169,20 +169,19 @@ impl Pipeline {
             return false;
         }
         self.roll_over();
-        let Some(next) = self.node.next_zxid() else { return false };
-        // Each takes one zxid, and the epoch has only so many left.
-        let left = usize::try_from(u32::MAX - next.counter()).unwrap_or(usize::MAX).saturating_add(1);
-        let most = limits::EXPIRIES_PER_TURN.min(left);
-        let expired = self.sessions.expiry.pop_expired(until_ms.cast_signed(), most);
-        if expired.len() < most {
-            self.sessions.expire_until_ms = None;
-        }
-        for session in &expired {
+        // What a session leaves behind is deleted with it, and takes its time too.
+        let mut deaths = 0;
+        while deaths < limits::EXPIRIES_PER_TURN && !self.is_backed_up() && self.node.next_zxid().is_some() {
+            let Some(&session) = self.sessions.expiry.pop_expired(until_ms.cast_signed(), 1).first() else {
+                self.sessions.expire_until_ms = None;
+                break;
+            };
             log::info!("session {session} expired");
             self.counters.sessions_expired.increment();
-            self.close_session(*session);
+            deaths += 1 + self.tree.ephemerals_of(session).count();
+            self.close_session(session);
         }
-        !expired.is_empty()
+        deaths > 0
     }
 
     /// Sessions by the time at which they run out, and their ephemerals: for the word `dump` (row O83). Copies names

@@ -4,6 +4,7 @@
 mod peers;
 
 mod libraries;
+mod storm;
 
 use bytes::BufMut;
 use peers::{Client, Handshake, Incoming, Kind, Refusal, Server, Settings, client};
