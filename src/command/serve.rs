@@ -24,7 +24,7 @@ use crate::{
 };
 use glommio::{LocalExecutorBuilder, Placement};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
 };
 use std::{
@@ -61,6 +61,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
             "Leave one server line (and no standaloneEnabled=false), or run Apache ZooKeeper here for now.",
         ));
     }
+    // Its default is to kill the process without a word; handled, the write fails with EFBIG, which is told like any
+    // other failure of the log. Nobody looks at the flag.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(StartError::signals)?;
     checks::before_start(options)?;
     let cfg = &options.cfg;
     let dirs = DataDirs::new(&cfg.data_dir, Some(&cfg.data_log_dir));

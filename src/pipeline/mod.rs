@@ -477,11 +477,32 @@ impl Pipeline {
         self.step(Event::Tick);
         self.drain_touches();
         self.look_for_expired();
+        self.is_short_of_space();
         self.publish();
         // Client cores that nothing concerned learn of the latest view now: it frees old versions.
         for core in &mut self.cores {
             core.lanes.deliveries.ring();
         }
+    }
+
+    /// Whether the disk has no room for the next segment of the log, so that writes are refused while the segment in
+    /// use still takes what is under way (row R15). Says so when it changes.
+    fn is_short_of_space(&mut self) -> bool {
+        let is_low = self.log.space_is_low();
+        if is_low != (self.counters.log_space_low.get() != 0) {
+            self.counters.log_space_low.set(u64::from(is_low));
+            let directory = self.options.dirs.logs.display();
+            if is_low {
+                log::warn!(
+                    "the disk of {directory} is full: writes and new sessions are refused until there is room for \
+                     the next segment of the log, reads go on. Free space there; zkCleanup.sh and \
+                     autopurge.purgeInterval remove old snapshots and logs."
+                );
+            } else {
+                log::warn!("there is room in {directory} again: writes are taken");
+            }
+        }
+        is_low
     }
 
     /// Shows the numbers of the tree to whoever asks.

@@ -68,7 +68,8 @@ impl Pipeline {
     }
 
     fn submit_write(&mut self, write: &Write) {
-        if self.log.space_is_low() {
+        if self.is_short_of_space() {
+            self.counters.refused_for_space.increment();
             // Answered in its turn, behind what the session asked before. Reads go on.
             self.add_barrier(BarrierKind::Failed { asker: write.asker, code: ErrorCode::SYSTEM_ERROR });
             return;
@@ -96,7 +97,8 @@ impl Pipeline {
     }
 
     fn open_session(&mut self, connection: ConnectionId, timeout_ms: i32) {
-        if self.log.space_is_low() {
+        if self.is_short_of_space() {
+            self.counters.refused_for_space.increment();
             let delivery = Delivery::Close { connection, reason: CloseReason::NoSpace };
             self.cores[usize::from(connection.core)].push_and_kick(delivery);
             return;

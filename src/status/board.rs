@@ -91,6 +91,7 @@ impl Board {
             ephemerals: self.pipeline.ephemerals.get(),
             data_bytes: self.pipeline.data_bytes.get(),
             sessions: self.pipeline.sessions.get(),
+            log_space_low: self.pipeline.log_space_low.get(),
             connections_open: sum(|core| core.connections.get()),
             outstanding: sum(|core| core.outstanding.get()),
             watches_set: sum(|core| core.watches.get()),

@@ -179,6 +179,10 @@ pub struct PipelineCounters {
     pub data_bytes: Gauge,
     /// Sessions in the tree.
     pub sessions: Gauge,
+    /// 1 while the disk has no room for the next log segment and writes are refused, else 0.
+    pub log_space_low: Gauge,
+    /// Writes and new sessions refused because of that.
+    pub refused_for_space: Counter,
     /// Sessions that ran out of time.
     pub sessions_expired: Counter,
     /// Transactions appended to the log.

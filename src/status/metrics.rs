@@ -106,6 +106,7 @@ fn gauges(picture: &Picture, lines: &mut Lines) {
     lines.integer("local_sessions", 0);
     lines.integer("open_file_descriptor_count", picture.files.0 as i64);
     lines.integer("max_file_descriptor_count", picture.files.1.min(i64::MAX as u64) as i64);
+    lines.integer("log_space_low", picture.log_space_low as i64);
     lines.double("connection_drop_probability", 0.0);
     let [last, min, max] = picture.response_bytes;
     lines.integer("last_client_response_size", last);

@@ -58,6 +58,8 @@ pub struct Picture {
     pub data_bytes: u64,
     /// Sessions.
     pub sessions: u64,
+    /// 1 while writes are refused because the log's disk is full, else 0.
+    pub log_space_low: u64,
     /// Connections open now.
     pub connections_open: u64,
     /// Requests taken in and not yet answered.
@@ -220,7 +222,7 @@ pub struct Totals {
 
 impl Totals {
     /// The plain counters by their names in `mntr`.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "packets_received",
         "packets_sent",
         "bytes_received_count",
@@ -242,6 +244,7 @@ impl Totals {
         "proposal_count",
         "commit_count",
         "fsync_threshold_exceed_count",
+        "log_space_refused_count",
     ];
 
     /// Adds up what all cores counted since the process started.
@@ -279,8 +282,13 @@ impl Totals {
             totals.read_latency.add(&core.read_latency.read());
             totals.update_latency.add(&core.update_latency.read());
         }
-        let counters =
-            [&pipeline.sessions_expired, &pipeline.appended, &pipeline.committed, &pipeline.flushes_slow];
+        let counters = [
+            &pipeline.sessions_expired,
+            &pipeline.appended,
+            &pipeline.committed,
+            &pipeline.flushes_slow,
+            &pipeline.refused_for_space,
+        ];
         let start = totals.counts.len() - counters.len();
         for (total, counter) in totals.counts[start..].iter_mut().zip(counters) {
             *total = counter.get();

@@ -36,7 +36,8 @@ pub enum LogError {
     },
     /// There is no room for the first segment.
     #[error(
-        "no space for a log segment of {bytes} bytes in {}: {source}; free space there or set a smaller preAllocSize",
+        "no space for a log segment of {bytes} bytes in {}: {source}; free space there (zkCleanup.sh removes old \
+         snapshots and logs)",
         path.display()
     )]
     NoSpace {
@@ -45,6 +46,20 @@ pub enum LogError {
         /// Bytes that were asked for.
         bytes: u64,
         /// ENOSPC or EDQUOT.
+        source: io::Error,
+    },
+    /// The limit on the size of a file is below a segment.
+    #[error(
+        "a log segment of {bytes} bytes is not allowed in {}: {source}; raise the limit on file sizes (ulimit -f, \
+         LimitFSIZE= of its service) or set a smaller preAllocSize",
+        path.display()
+    )]
+    TooLarge {
+        /// The log directory.
+        path: PathBuf,
+        /// Bytes that were asked for.
+        bytes: u64,
+        /// EFBIG.
         source: io::Error,
     },
     /// A file operation failed.

@@ -35,6 +35,9 @@ pub const REQUESTS_MAX: usize = 8;
 /// Answers not yet taken: one per request, and a prepared segment.
 const ANSWERS_MAX: usize = 16;
 
+/// Least size of a segment: one that cannot hold a few batches would be rolled at every flush.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
+
 /// How long to wait before asking again for space that was not there.
 const SPACE_RETRY: Duration = Duration::from_millis(500);
 
@@ -216,27 +219,39 @@ impl<D: Directory> Preparer<D> {
     /// Makes the first segment, zero-written up to `zeroed_bytes`, while the server starts.
     pub fn first_segment(&mut self, zeroed_bytes: u64) -> io::Result<Segment<D::File>> {
         let mut segment = self.create()?;
-        while segment.zeroed_bytes < zeroed_bytes.min(self.segment_bytes) {
+        while segment.zeroed_bytes < zeroed_bytes.min(segment.reserved_bytes) {
             self.zero_chunk(&mut segment)?;
         }
         self.directory.sync(&segment.file)?;
         Ok(segment)
     }
 
+    /// The next segment, as large as it should be or, on a disk that is nearly full, as large as there is room for,
+    /// down to [`SEGMENT_BYTES_MIN`]: what is left of the disk is used before writes are refused.
     fn create(&mut self) -> io::Result<Segment<D::File>> {
+        let mut bytes = self.segment_bytes;
+        loop {
+            match self.create_sized(bytes) {
+                Err(error) if is_full(&error) && bytes > SEGMENT_BYTES_MIN => {
+                    let half = (bytes / 2).next_multiple_of(BLOCK_BYTES as u64);
+                    bytes = half.max(SEGMENT_BYTES_MIN);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn create_sized(&mut self, bytes: u64) -> io::Result<Segment<D::File>> {
         let sequence = self.next_sequence;
         let name = prepared_name(sequence);
         let file = self.directory.create(&name)?;
-        let reserved = self
-            .directory
-            .reserve(&file, self.segment_bytes)
-            .and_then(|()| self.directory.write_header(&file));
+        let reserved = self.directory.reserve(&file, bytes).and_then(|()| self.directory.write_header(&file));
         if let Err(error) = reserved {
             let _ = self.directory.remove(&name);
             return Err(error);
         }
         self.next_sequence += 1;
-        Ok(Segment { file, sequence, reserved_bytes: self.segment_bytes, zeroed_bytes: BLOCK_BYTES as u64 })
+        Ok(Segment { file, sequence, reserved_bytes: bytes, zeroed_bytes: BLOCK_BYTES as u64 })
     }
 
     fn zero_chunk(&mut self, segment: &mut Segment<D::File>) -> io::Result<()> {

@@ -14,7 +14,7 @@
 use super::{
     disk::{Durability, Flusher, LogDirectory},
     failure::{LogError, LogFailure},
-    preparer::{Answer, Preparer, REQUESTS_MAX, Request, Segment, Shared},
+    preparer::{Answer, Preparer, REQUESTS_MAX, Request, SEGMENT_BYTES_MIN, Segment, Shared},
     ring::Ring,
     segment::{BLOCK_BYTES, LOG_HEADER, block_floor, log_name},
     window::{HALF_BYTES, Half},
@@ -31,10 +31,6 @@ use std::{
     time::{Duration, Instant},
 };
 use zkfast_wire::Zxid;
-
-/// Smallest segment. `preAllocSize` may ask for less (0 turns Apache's padding off), but a file that cannot hold a few
-/// batches would be rolled at every flush.
-const SEGMENT_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Zeros written while the server starts; the helper makes a whole segment meanwhile.
 const FIRST_ZEROED_BYTES: u64 = 8 * 1024 * 1024;
@@ -66,6 +62,7 @@ impl LogConfig {
         }
     }
 
+    /// `preAllocSize` may ask for less than the least (0 turns Apache's padding off).
     fn segment_bytes(&self) -> u64 {
         (self.prealloc_kib.saturating_mul(1024)).next_multiple_of(BLOCK_BYTES as u64).max(SEGMENT_BYTES_MIN)
     }
@@ -193,7 +190,10 @@ impl TxnLog {
         let mut preparer = Preparer::new(directory, Arc::clone(&shared), segment_bytes);
         let first = preparer.first_segment(FIRST_ZEROED_BYTES).map_err(|source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                LogError::NoSpace { path: config.log_dir.clone(), bytes: segment_bytes, source }
+                LogError::NoSpace { path: config.log_dir.clone(), bytes: SEGMENT_BYTES_MIN, source }
+            }
+            io::ErrorKind::FileTooLarge => {
+                LogError::TooLarge { path: config.log_dir.clone(), bytes: segment_bytes, source }
             }
             _ => at("make a log segment")(source),
         })?;

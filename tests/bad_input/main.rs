@@ -4,6 +4,10 @@
 #[path = "../peers/mod.rs"]
 mod peers;
 
+mod confined;
+mod full_disk;
+mod slow;
+mod small_disk;
 mod start_errors;
 
 use bytes::BufMut;
@@ -141,9 +145,10 @@ fn offenders_are_closed_and_the_others_do_not_notice() {
         }
         if server.kind == Kind::Zkfast {
             for (port, name) in ports {
+                let offender = format!("127.0.0.1:{port}");
+                server.await_log(&[&offender]);
                 let text = server.log_text();
-                let lines: Vec<&str> =
-                    text.lines().filter(|line| line.contains(&format!("127.0.0.1:{port}"))).collect();
+                let lines: Vec<&str> = text.lines().filter(|line| line.contains(&offender)).collect();
                 assert_eq!(lines.len(), 1, "{name}: one line for one offender, found {lines:#?}\n{text}");
             }
         }
@@ -219,7 +224,7 @@ fn slow_frames_are_whole_frames() {
 fn silent_connections_up_to_the_file_limit_harm_nobody() {
     const CONNECTIONS: u32 = 3_000;
     const SERVER_FILES: u32 = 2_000;
-    raise_own_file_limit(CONNECTIONS + 500);
+    raise_own_file_limit();
     let home = peers::directory();
     let settings = Settings {
         open_files_limit: Some(SERVER_FILES),
@@ -280,7 +285,9 @@ fn silent_connections_up_to_the_file_limit_harm_nobody() {
     }
 }
 
-fn raise_own_file_limit(files: u32) {
+/// The tests of this process share its limit, whatever their order.
+fn raise_own_file_limit() {
+    let files = 8_000;
     let pid = std::process::id().to_string();
     let status =
         std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={files}:")]).status();

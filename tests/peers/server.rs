@@ -48,11 +48,20 @@ pub struct Settings {
     pub lines: Vec<String>,
     /// Limit of open files, if the test wants one.
     pub open_files_limit: Option<u32>,
+    /// Words in front of the server's command: a program that makes an environment and becomes the server (exec).
+    pub launcher: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { tick_ms: 500, snap_count: 100_000, cores: 2, lines: Vec::new(), open_files_limit: None }
+        Self {
+            tick_ms: 500,
+            snap_count: 100_000,
+            cores: 2,
+            lines: Vec::new(),
+            open_files_limit: None,
+            launcher: Vec::new(),
+        }
     }
 }
 
@@ -118,6 +127,7 @@ pub fn command(kind: Kind, config: &Path, settings: &Settings) -> Command {
         }
     };
     words.push(config.display().to_string());
+    words.splice(0..0, settings.launcher.iter().cloned());
     let mut command = match settings.open_files_limit {
         None => Command::new(&words[0]),
         Some(limit) => {
@@ -142,6 +152,15 @@ impl Server {
         Self::spawn(kind, home, port, settings).ready()
     }
 
+    /// Starts a server in an environment in which it may find that it cannot serve: its exit status and words then.
+    pub fn start_or_refuse(
+        kind: Kind,
+        home: &Path,
+        settings: &Settings,
+    ) -> Result<Self, (ExitStatus, String)> {
+        Self::spawn(kind, home, free_port(), settings).ready_or_ended()
+    }
+
     /// Starts a server and kills it after `life`, whatever it is doing then.
     pub fn start_and_kill(kind: Kind, home: &Path, settings: &Settings, life: Duration) {
         let server = Self::spawn(kind, home, free_port(), settings);
@@ -162,16 +181,23 @@ impl Server {
         Self { kind, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), log, child }
     }
 
-    fn ready(mut self) -> Self {
+    fn ready(self) -> Self {
+        let kind = self.kind;
+        self.ready_or_ended().unwrap_or_else(|(status, text)| {
+            panic!("the {kind:?} server ended before it served: {status}\n{text}")
+        })
+    }
+
+    fn ready_or_ended(mut self) -> Result<Self, (ExitStatus, String)> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             // Apache leaves some connections that come while it starts without an answer: ask again soon.
             let answer = four_letter_within(self.address, "srvr", Duration::from_millis(500));
             if answer.is_some_and(|text| text.contains("\nMode: ")) {
-                return self;
+                return Ok(self);
             }
             if let Some(status) = self.child.try_wait().expect("the state of a child") {
-                panic!("the {:?} server ended before it served: {status}\n{}", self.kind, self.log_text());
+                return Err((status, self.log_text()));
             }
             assert!(
                 Instant::now() < deadline,
@@ -212,6 +238,11 @@ impl Server {
         wait(&mut self.child, DEADLINE).unwrap_or_else(|| {
             panic!("the {:?} server ignores SIGTERM for {DEADLINE:?}\n{}", self.kind, self.log_text())
         })
+    }
+
+    /// The exit status of a server that should end by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("the {:?} server goes on", self.kind))
     }
 
     /// Whether the process still runs.
