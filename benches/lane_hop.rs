@@ -1,15 +1,21 @@
 //! What a hop between two cores costs: p50 to p99.9 of a round trip, when both ends sleep between messages and when
 //! the far end spins before it sleeps. Run on a quiet machine: `cargo bench --bench lane_hop`.
 
-use glommio::{LocalExecutorBuilder, Placement};
 use hdrhistogram::Histogram;
-use std::time::{Duration, Instant};
-use zkfast::cores::lanes::{LaneReceiver, LaneSender, Sleeper, doorbell, lane};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+use zkfast::cores::{
+    lanes::{LaneReceiver, LaneSender, Sleeper, doorbell, lane},
+    placement::pin_to,
+};
 
 const ROUND_TRIPS: u64 = 20_000;
+const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Waits for one value: spins for `spin`, then sleeps.
-async fn receive(receiver: &LaneReceiver<u64>, sleeper: &mut Sleeper, spin: Duration) -> u64 {
+fn receive(receiver: &LaneReceiver<u64>, sleeper: &Sleeper, spin: Duration) -> u64 {
     let start = Instant::now();
     loop {
         if let Some(value) = receiver.pop() {
@@ -18,7 +24,7 @@ async fn receive(receiver: &LaneReceiver<u64>, sleeper: &mut Sleeper, spin: Dura
         if start.elapsed() < spin {
             std::hint::spin_loop();
         } else {
-            sleeper.sleep(|| receiver.is_empty()).await.expect("the bell outlives its core");
+            sleeper.sleep(SLEEP_MAX, || receiver.is_empty());
         }
     }
 }
@@ -29,36 +35,34 @@ fn send(sender: &LaneSender<u64>, value: u64) {
 }
 
 fn round_trips(name: &str, spin: Duration, pause: Duration) {
-    let (near_bell, near_end) = doorbell().expect("a socket pair");
-    let (far_bell, far_end) = doorbell().expect("a socket pair");
+    let (near_bell, near_end) = doorbell().expect("an eventfd");
+    let (far_bell, far_end) = doorbell().expect("an eventfd");
     let (to_far, from_near) = lane(64, far_bell);
     let (to_near, from_far) = lane(64, near_bell);
-    let far = LocalExecutorBuilder::new(Placement::Fixed(1))
-        .spawn(move || async move {
-            let mut sleeper = far_end.attach();
-            for _ in 0..ROUND_TRIPS {
-                let value = receive(&from_near, &mut sleeper, spin).await;
-                send(&to_near, value);
+    let far = thread::spawn(move || {
+        pin_to(1);
+        let sleeper = far_end.into_sleeper().expect("an epoll instance");
+        for _ in 0..ROUND_TRIPS {
+            let value = receive(&from_near, &sleeper, spin);
+            send(&to_near, value);
+        }
+    });
+    let near = thread::spawn(move || {
+        pin_to(0);
+        let sleeper = near_end.into_sleeper().expect("an epoll instance");
+        let mut histogram = Histogram::<u64>::new(3).expect("3 digits");
+        for number in 0..ROUND_TRIPS {
+            let start = Instant::now();
+            send(&to_far, number);
+            assert_eq!(receive(&from_far, &sleeper, spin), number);
+            histogram.record(start.elapsed().as_nanos() as u64).expect("the histogram grows");
+            let idle = Instant::now();
+            while idle.elapsed() < pause {
+                std::hint::spin_loop();
             }
-        })
-        .expect("an executor on CPU 1");
-    let near = LocalExecutorBuilder::new(Placement::Fixed(0))
-        .spawn(move || async move {
-            let mut sleeper = near_end.attach();
-            let mut histogram = Histogram::<u64>::new(3).expect("3 digits");
-            for number in 0..ROUND_TRIPS {
-                let start = Instant::now();
-                send(&to_far, number);
-                assert_eq!(receive(&from_far, &mut sleeper, spin).await, number);
-                histogram.record(start.elapsed().as_nanos() as u64).expect("the histogram grows");
-                let idle = Instant::now();
-                while idle.elapsed() < pause {
-                    std::hint::spin_loop();
-                }
-            }
-            histogram
-        })
-        .expect("an executor on CPU 0");
+        }
+        histogram
+    });
     let histogram = near.join().expect("the near core");
     far.join().expect("the far core");
     let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;

@@ -1,7 +1,7 @@
 //! What a durable flush costs: p50 and p99 of making N more bytes durable, one flush after the other.
 //!
 //! The window (what the server does: one io_uring write, O_DIRECT, into a segment prepared ahead, with O_DSYNC or a linked
-//! fsync), with the writer polling and with the writer asleep until the wake byte; and for comparison a store through a file mapping
+//! fsync), with the writer polling and with the writer asleep until it is woken; and for comparison a store through a file mapping
 //! and a `pwrite`, each with `fdatasync`, into a zero-written segment. The ways are interleaved, so that the machine's
 //! noise meets all of them. `cargo bench --bench txlog_flush [-- DIRECTORY]`; the directory must lie on a disk.
 
@@ -66,7 +66,7 @@ impl Way for Window {
         while self.log.poll().expect("a disk that works").is_none() {
             if self.sleeps {
                 self.log.arm_wake().expect("a ring that works");
-                self.wake.read_exact(&mut [0]).expect("a wake byte");
+                self.wake.read_exact(&mut [0; 8]).expect("a wake-up");
             }
         }
     }

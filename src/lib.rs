@@ -1,4 +1,4 @@
-//! zkfast: a ZooKeeper server on thread-per-core executors. The map of the house is `src/ARCHITECTURE.md`.
+//! zkfast: a ZooKeeper server with a thread per core. The map of the house is `src/ARCHITECTURE.md`.
 #![deny(unsafe_code)]
 
 pub mod command;

@@ -90,7 +90,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     pub client_address: Option<IpAddr>,
 
-    /// Do not pin executors to CPUs and do not poll: for tests, laptops, and more executors than CPUs.
+    /// Do not pin cores to CPUs: for tests, laptops, and more cores than CPUs.
     #[arg(long)]
     pub overprovisioned: bool,
 

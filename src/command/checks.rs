@@ -1,6 +1,6 @@
 //! What must be in order before a server starts, each with the error that its operator needs.
 //!
-//! Runs on the main thread before any executor: glommio would panic or print jokes for some of these.
+//! Runs on the main thread before any other.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -60,13 +60,13 @@ fn judge_memlock(bytes: u64) -> Result<(), StartError> {
     ))
 }
 
-/// Opens a small ring and asks it for the operations that executors and log need.
+/// Opens a small ring and asks it for the operations that the log needs.
 fn io_uring_works() -> Result<(), StartError> {
     let ring =
         IoUring::new(8).map_err(|error| judge_io_uring(&error, &kernel("io_uring_disabled"), &release()))?;
     let mut probe = Probe::new();
     let known = ring.submitter().register_probe(&mut probe).is_ok()
-        && [opcode::Send::CODE, opcode::Recv::CODE, opcode::WriteFixed::CODE, opcode::Accept::CODE]
+        && [opcode::Write::CODE, opcode::WriteFixed::CODE, opcode::Fsync::CODE]
             .iter()
             .all(|code| probe.is_supported(*code));
     if known { Ok(()) } else { Err(kernel_too_old(&release())) }

@@ -81,7 +81,7 @@ fn write_lines(queue: &Receiver<Message>, mut out: impl Write) {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // glommio's own chatter below warnings is for its developers.
+        // What libraries have to say below warnings is for their developers.
         metadata.level() <= Level::Warn || metadata.target().starts_with("zkfast")
     }
 

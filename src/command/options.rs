@@ -14,15 +14,15 @@ const CLIENT_PORT_DEFAULT: u16 = 2181;
 /// Where data goes without a configuration file.
 const DATA_DIR_DEFAULT: &str = "zkfast-data";
 
-/// Executors unless the command line says: more than one pipeline can feed is no use, and a big machine has other
+/// Cores unless the command line says: more than one pipeline can feed is no use, and a big machine has other
 /// work to do.
 const CORES_DEFAULT_MAX: usize = 8;
 
 /// A server to be started.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Executors to start, at least 1. Without `overprovisioned` no more than the CPUs that the process may use. With
-    /// 1, one executor plays both roles.
+    /// Cores to start, at least 1. Without `overprovisioned` no more than the CPUs that the process may use. With
+    /// 1, one thread plays both roles.
     pub cores: usize,
     /// No pinning to CPUs.
     pub overprovisioned: bool,
@@ -89,7 +89,7 @@ impl ServeOptions {
     }
 }
 
-/// How many executors to run.
+/// How many cores to run.
 fn cores(wanted: Option<usize>, overprovisioned: bool) -> Result<usize, StartError> {
     let (allowed, usable) = (placement::allowed_cpus().len(), placement::usable_cpus());
     judge_cores(wanted, overprovisioned, allowed, usable)

@@ -1,19 +1,19 @@
 //! Puts a server together and runs it in the foreground until it is told to stop.
 //!
 //! Order of the start, so that each failure is met before anything is changed: lock the data directory, recover the
-//! tree, open the log behind it, bind the port, start the executors, say "serving".
+//! tree, open the log behind it, bind the port, start the cores, say "serving".
 
 use super::{checks, daemon, options::ServeOptions, start_error::StartError};
 use crate::{
     config::limits,
     cores::{
         clock::{self, Clock},
-        lanes::{BellEnd, doorbell, lane},
+        lanes::{BellEnd, Sleeper, doorbell, lane},
         placement,
     },
-    edge::{self, EdgeCore, EdgeOptions, EdgeShared},
+    edge::{ClientCore, EdgeCore, EdgeOptions, EdgeShared},
     ops::purge,
-    pipeline::{CoreLanes, Pipeline, PipelineOptions, SnapshotPolicy, StopFlag},
+    pipeline::{self, CoreLanes, Pipeline, PipelineOptions, SnapshotPolicy, StopFlag, Work},
     status::Board,
     storage::{
         DataDirs, LogConfig, LogFailure, TxnLog,
@@ -22,7 +22,6 @@ use crate::{
         snapshot::SnapshotOptions,
     },
 };
-use glommio::{LocalExecutorBuilder, Placement};
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
@@ -36,11 +35,6 @@ use std::{
 };
 use zkfast_tree::TreeConfig;
 use zkfast_wire::ServerId;
-
-/// How long a core of its own looks for work before it sleeps: not at all. Ten microseconds of looking cost a quiet
-/// server 15% of its throughput at 64 connections x 1, for a glommio task looks by yielding, and each yield makes system
-/// calls (tuning.md, "Lanes").
-const SPIN: Duration = Duration::ZERO;
 
 /// Runs the server until SIGTERM or SIGINT.
 ///
@@ -88,19 +82,23 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let clock = Clock::start();
     let mut tree = recovered.tree;
     let client_cores = listeners.len();
-    let spin = if is_pinned(options) { SPIN } else { Duration::ZERO };
     let board = Arc::new(Board::new(client_cores, cfg, address.port()));
     let shared = Arc::new(EdgeShared::new(Arc::clone(&board)));
-    let edge_options = Arc::new(EdgeOptions::new(cfg, client_cores, clock, spin));
+    let edge_options = Arc::new(EdgeOptions::new(cfg, client_cores, clock));
 
     let mut lanes = Vec::new();
     let mut edges = Vec::new();
+    let mut bell_end = Some(bell_end);
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (core_bell, core_end) = doorbell().map_err(StartError::descriptors)?;
+        let (core_bell, core_end) = match options.cores {
+            // One thread, one bell.
+            1 => (bell.clone(), bell_end.take().expect("there is one client core")),
+            _ => doorbell().map_err(StartError::descriptors)?,
+        };
         let (submit, submissions) = lane(limits::SUBMIT_LANE_SLOTS, bell.clone());
         let (deliver, deliveries) = lane(limits::COMMIT_LANE_SLOTS, core_bell);
         lanes.push(CoreLanes { submissions, deliveries: deliver });
-        edges.push(EdgeCore {
+        let parts = EdgeCore {
             index: u16::try_from(index).expect("at most 63 client cores"),
             options: Arc::clone(&edge_options),
             listener,
@@ -110,13 +108,13 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
             bell: core_end,
             counters: board.core(index),
             shared: Arc::clone(&shared),
-        });
+        };
+        edges.push(ClientCore::new(parts).map_err(StartError::descriptors)?);
     }
     let pipeline_options = PipelineOptions {
         server_id: cfg.server_id.unwrap_or(ServerId(1)),
         tick_ms: cfg.tick_ms,
         flush_warning_ms: cfg.flush_warning_ms,
-        spin,
         snapshots: SnapshotPolicy {
             transactions: u64::from(cfg.snap_count),
             log_bytes: u64::try_from(cfg.snap_log_kib).unwrap_or(0).saturating_mul(1024),
@@ -128,9 +126,10 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let last = tree.last_applied();
     let pipeline = Pipeline::new(pipeline_options, clock, tree, log, lanes, board.pipeline());
     let stop = Arc::new(StopFlag::default());
-    let cores = start_cores(options, pipeline, edges, bell_end, &stop)?;
+    let sleeper = bell_end.map(BellEnd::into_sleeper).transpose().map_err(StartError::descriptors)?;
+    let cores = start_cores(options, pipeline, edges, sleeper, &stop)?;
     board.set_serving(true);
-    let purging = purge::start(cfg, &dirs).map_err(StartError::executor)?;
+    let purging = purge::start(cfg, &dirs).map_err(StartError::thread)?;
 
     log::info!(
         "serving on {address}{}: {} cores, data in {}, {znodes} znodes, last zxid {last}, started in {} ms",
@@ -153,7 +152,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     stop.raise();
     bell.ring_always();
     for core in cores {
-        core.join().map_err(|_| StartError::executor("a core panicked"))?;
+        core.join().map_err(|_| StartError::thread("it panicked"))?;
     }
     log::info!("stopped");
     Ok(())
@@ -200,10 +199,6 @@ fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartEr
     Ok(recovered)
 }
 
-fn is_pinned(options: &ServeOptions) -> bool {
-    !options.overprovisioned && options.cores > 1
-}
-
 fn tree_config(options: &ServeOptions) -> TreeConfig {
     TreeConfig {
         hash_seed: u64::try_from(clock::wall_ms()).unwrap_or(0).rotate_left(32)
@@ -219,32 +214,12 @@ fn bind(options: &ServeOptions) -> Result<Vec<TcpListener>, StartError> {
     let wanted = options.client_address;
     let client_cores = (options.cores - 1).max(1);
     // SO_REUSEPORT would let us share the port with another server of the same user. So ask for it alone first.
-    let alone =
-        listen_after_a_predecessor(wanted, options).map_err(|error| StartError::listen(wanted, error))?;
+    let alone = listen(wanted, false, options).map_err(|error| StartError::listen(wanted, error))?;
     let address = alone.local_addr().map_err(|error| StartError::listen(wanted, error))?;
     drop(alone);
     (0..client_cores)
         .map(|_| listen(address, true, options).map_err(|error| StartError::listen(address, error)))
         .collect()
-}
-
-/// Listens alone, and waits a moment for a port that is taken.
-///
-/// A killed server that was accepting through io_uring is gone before its listeners are: the kernel gives up the ring's
-/// files in a worker of its own, after `wait` has told the supervisor of the death. A server that is restarted at once
-/// would find its own port taken and stay down. Nobody announces that such a port is free, so it is asked for.
-fn listen_after_a_predecessor(address: SocketAddr, options: &ServeOptions) -> std::io::Result<TcpListener> {
-    const PATIENCE: Duration = Duration::from_secs(2);
-    const PAUSE: Duration = Duration::from_millis(5);
-    let begun = Instant::now();
-    loop {
-        match listen(address, false, options) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
-            }
-            result => return result,
-        }
-    }
 }
 
 fn listen(address: SocketAddr, shared: bool, options: &ServeOptions) -> std::io::Result<TcpListener> {
@@ -260,85 +235,73 @@ fn listen(address: SocketAddr, shared: bool, options: &ServeOptions) -> std::io:
     Ok(socket.into())
 }
 
-/// Starts the pipeline and the client cores, each on its own CPU unless overprovisioned.
+/// Starts the pipeline and the client cores, each on its own CPU unless overprovisioned. `sleeper` is the pipeline's if
+/// it has a thread of its own.
 fn start_cores(
     options: &ServeOptions,
     pipeline: Pipeline,
-    edges: Vec<EdgeCore>,
-    bell: BellEnd,
+    mut edges: Vec<ClientCore>,
+    sleeper: Option<Sleeper>,
     stop: &Arc<StopFlag>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let cpus = placement::allowed_cpus();
     let cpu = |index: usize| (!options.overprovisioned).then(|| cpus[index % cpus.len()]);
     let mut cores = Vec::new();
     let stop = Arc::clone(stop);
-    if options.cores == 1 {
-        let edge = edges.into_iter().next().expect("there is one client core at least");
-        cores.push(start_executor("zkfast".to_owned(), cpu(0), move || async move {
-            let pipeline = glommio::spawn_local(async move {
-                if let Err(failure) = pipeline.run_on_executor(bell.attach(), stop).await {
-                    die(&failure);
-                }
-            });
-            edge::run(edge).await;
-            pipeline.await;
-        })?);
+    let Some(sleeper) = sleeper else {
+        let edge = edges.pop().expect("there is one client core at least");
+        cores
+            .push(start_core("zkfast".to_owned(), cpu(0), move || run_on_one_thread(pipeline, edge, &stop))?);
         return Ok(cores);
-    }
+    };
     // The pipeline takes the last CPU: the first one is where interrupts and other processes are likeliest.
     let pinned_to = cpu(options.cores - 1);
-    let pinned = std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
-        if let Some(cpu) = pinned_to {
-            placement::pin_to(cpu);
-        }
-        if let Err(failure) = pipeline.run_on_thread(&bell, &stop) {
-            die(&failure);
-        }
-    });
-    cores.push(pinned.map_err(StartError::executor)?);
-    for edge in edges {
-        let index = usize::from(edge.index);
-        cores.push(start_executor(format!("client-{index}"), cpu(index), move || edge::run(edge))?);
+    cores
+        .push(start_core("pipeline".to_owned(), pinned_to, move || pipeline.run_on_thread(&sleeper, &stop))?);
+    for (index, edge) in edges.into_iter().enumerate() {
+        cores.push(start_core(format!("client-{index}"), cpu(index), move || {
+            edge.run();
+            Ok(())
+        })?);
     }
     Ok(cores)
 }
 
-/// Starts one glommio executor and waits until it runs, so that a refusal of the kernel is an error of the start.
-fn start_executor<F>(
+/// Starts the thread of one core.
+fn start_core(
     name: String,
     cpu: Option<usize>,
-    future: impl FnOnce() -> F + Send + 'static,
-) -> Result<JoinHandle<()>, StartError>
-where
-    F: Future<Output = ()> + 'static,
-{
-    let (report, reported) = std::sync::mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new()
-        .name(name.clone())
-        .spawn(move || {
-            let made = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
-                .name(&name)
-                // Nothing here reads or writes files through glommio: its buffers can be small.
-                .io_memory(limits::EXECUTOR_IO_BYTES)
-                .ring_depth(limits::EXECUTOR_RING_ENTRIES)
-                .make();
-            match made {
-                Ok(executor) => {
-                    // Nobody listens only if the start was given up meanwhile.
-                    let _ = report.send(Ok(()));
-                    executor.run(future());
-                }
-                Err(error) => {
-                    let _ = report.send(Err(error.to_string()));
-                }
-            }
-        })
-        .map_err(StartError::executor)?;
-    match reported.recv() {
-        Ok(Ok(())) => Ok(thread),
-        Ok(Err(error)) => Err(StartError::executor(error)),
-        Err(_) => Err(StartError::executor("it panicked while starting")),
+    run: impl FnOnce() -> Result<(), LogFailure> + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let run = move || {
+        if let Some(cpu) = cpu {
+            placement::pin_to(cpu);
+        }
+        if let Err(failure) = run() {
+            die(&failure);
+        }
+    };
+    std::thread::Builder::new().name(name).spawn(run).map_err(StartError::thread)
+}
+
+/// The pipeline and the only client core, turn about.
+fn run_on_one_thread(
+    mut pipeline: Pipeline,
+    mut edge: ClientCore,
+    stop: &StopFlag,
+) -> Result<(), LogFailure> {
+    loop {
+        match pipeline.work(stop)? {
+            Work::Done => edge.turn(Duration::ZERO, || false),
+            Work::None => edge.turn(pipeline::SLEEP_MAX, || pipeline.may_sleep(stop)),
+            Work::Over => break,
+        }
     }
+    while !pipeline.tell_to_stop() || !edge.is_stopping() {
+        edge.turn(Duration::ZERO, || false);
+    }
+    edge.close_all();
+    pipeline.finish()
 }
 
 /// The log failed: say so and end at once, before anything else can be acknowledged.

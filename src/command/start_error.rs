@@ -58,19 +58,19 @@ impl StartError {
         Self::new(format!("cannot wait for signals: {error}"), "Check the limit on open files (ulimit -n).")
     }
 
-    /// A socket pair or the like cannot be had.
+    /// An eventfd or an epoll instance cannot be had.
     pub fn descriptors(error: io::Error) -> Self {
         Self::new(
-            format!("cannot open the sockets between cores: {error}"),
+            format!("cannot open what wakes the cores: {error}"),
             "Raise the limit on open files (ulimit -n, or LimitNOFILE= of its service).",
         )
     }
 
-    /// An executor did not start, or ended with an error.
-    pub fn executor(error: impl fmt::Display) -> Self {
+    /// A thread did not start, or ended with an error.
+    pub fn thread(error: impl fmt::Display) -> Self {
         Self::new(
-            format!("an executor failed: {error}"),
-            "If it speaks of memory, raise the limit on locked memory (ulimit -l, or LimitMEMLOCK= of its service).",
+            format!("a thread failed: {error}"),
+            "If it speaks of resources, raise the limit on processes (ulimit -u, or TasksMax= of its service).",
         )
     }
 

@@ -6,7 +6,7 @@
 /// Client cores at most: watch masks are one bit per core in a `u64` (design: reads without locks).
 pub const CLIENT_CORES_MAX: usize = 63;
 
-/// One client core sits beside the pipeline core unless both share one executor.
+/// One client core sits beside the pipeline core unless both share one thread.
 pub const CORES_MIN: usize = 1;
 
 /// Submissions that wait between one client core and the pipeline. 64 connections with 64 requests in flight each
@@ -48,11 +48,14 @@ pub const TOLD_PER_TURN: usize = 256;
 /// quarter of a tick late is within what the rounding of row S4 forgives.
 pub const SWEEPS_PER_TICK: u32 = 4;
 
-/// Bytes of answers and events that one connection may leave unread before its socket is not read any more.
+/// Bytes of answers and events that one connection may leave unread before its socket is not read any more. Reads that
+/// were taken in before and wait behind a write are answered later, unless another write waits behind them.
 pub const OUT_BUFFER_BYTES_PAUSE: usize = 1 << 20;
 
 /// Bytes of answers and events after which a connection that does not read is closed (row R9: Apache queues without
-/// limit). Above the largest single answer that Apache's client accepts, 1 MiB, with room for a burst of events.
+/// limit). Above the largest single answer that Apache's client accepts, 1 MiB, with room for a burst of events. Reads
+/// between two writes of one session, taken in together, are answered up to here; beyond it they wait for the client
+/// to read, and may then show the later write.
 pub const OUT_BUFFER_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes read from one socket at a time: a full frame of the usual sizes, and 512 connections stay within 32 MiB.
@@ -109,8 +112,7 @@ pub const EXPIRIES_PER_TURN: usize = 256;
 /// File descriptors kept free of client connections, for log, snapshots, peers and listeners.
 pub const FILES_RESERVED: u64 = 128;
 
-/// `RLIMIT_MEMLOCK` in bytes that one executor's ring needs from kernels that charge rings to it, and glommio's own
-/// least.
+/// `RLIMIT_MEMLOCK` in bytes below which the log's ring may not be had from kernels that charge rings to it.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
 /// Transactions proposed and not yet applied. Sixteen turns of the pipeline: far more than one flush can hold, and at
@@ -121,12 +123,9 @@ pub const PENDING_TRANSACTIONS: usize = 16 * SUBMITS_PER_TURN;
 /// kernel caps this at `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// Memory that glommio sets aside for file buffers of an executor, bytes: nothing here does file I/O through it, so the
-/// least that it takes.
-pub const EXECUTOR_IO_BYTES: usize = 64 << 10;
-
-/// Submission entries of an executor's ring: a poll for each of the connections that are handled in one turn.
-pub const EXECUTOR_RING_ENTRIES: usize = 1024;
+/// Sockets of which a client core is told in one turn. The rest waits in the kernel, in its order; answers to the first
+/// do not wait for requests of the last.
+pub const EVENTS_PER_TURN: usize = 256;
 
 /// Learner connections of one server: as many as `zab` leads at once. More: closed as they come.
 pub const QUORUM_LINKS_MAX: usize = 1024;

@@ -2,25 +2,24 @@
 //!
 //! glommio's own cross-executor channel lost wake-ups in measurement (tuning.md, "Lanes"), so this is ours. A lane is a
 //! ring of `slots` values with one producer and one consumer. A [`Doorbell`] belongs to the core that sleeps, whatever
-//! the number of lanes that lead to it: one flag, and one byte on a socket pair that the sleeping executor reads
-//! through its own ring. The producer makes that system call only if the flag says that the consumer sleeps.
+//! the number of lanes that lead to it: one flag, and an eventfd among those that the core's epoll instance watches.
+//! The producer makes that system call only if the flag says that the consumer sleeps.
 //!
 //! Why no wake-up is lost. The consumer: (1) sets `asleep`, (2) fence, (3) looks into its lanes once more, (4) sleeps
 //! only if they are empty. The producer: (a) pushes, (b) fence, (c) reads `asleep`. With both fences sequentially
 //! consistent, either (3) sees the push of (a), or (c) sees the flag of (1). There is no third order.
-
-#![allow(unsafe_code)] // one use: a descriptor changes its owner in `BellEnd::attach`
+//!
+//! The eventfd is watched edge-triggered and never read: each write wakes once, and its count of 64 bits does not run
+//! full. So a wake-up costs one system call on either side.
 
 use crossbeam::queue::ArrayQueue;
-use futures_lite::AsyncReadExt;
-use glommio::net::UnixStream as GlommioUnixStream;
+use rustix::{
+    event::{EventfdFlags, Timespec, epoll, eventfd},
+    io::Errno,
+};
 use std::{
-    cell::Cell,
-    io::{self, Read, Write},
-    os::{
-        fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd},
-        unix::net::UnixStream,
-    },
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
@@ -38,36 +37,43 @@ pub struct Doorbell {
 struct BellShared {
     asleep: AtomicBool,
     rings: AtomicU64,
-    near: UnixStream,
+    event: OwnedFd,
 }
 
-/// The sleeping side, before it has been moved to its executor.
+/// The sleeping side: for a core that waits in an epoll instance of its own, among other things for its bell.
 #[derive(Debug)]
 pub struct BellEnd {
     doorbell: Doorbell,
-    far: UnixStream,
-    /// What the socket's read timeout is set to; zero for none.
-    read_timeout: Cell<Duration>,
 }
 
-/// The sleeping side on its executor.
+/// The sleeping side of a thread that waits for nothing but its bell.
 #[derive(Debug)]
 pub struct Sleeper {
-    doorbell: Doorbell,
-    far: GlommioUnixStream,
+    bell: BellEnd,
+    epoll: OwnedFd,
+}
+
+/// Proof that whoever pushes will ring, for as long as it lives: the core may block.
+#[derive(Debug)]
+pub struct Asleep<'a> {
+    flag: &'a AtomicBool,
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.flag.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Makes a bell.
 ///
 /// # Errors
-/// If the process has no file descriptors left for a socket pair.
+/// If the process has no file descriptors left.
 pub fn doorbell() -> io::Result<(Doorbell, BellEnd)> {
-    let (near, far) = UnixStream::pair()?;
-    near.set_nonblocking(true)?;
-    let doorbell = Doorbell {
-        shared: Arc::new(BellShared { asleep: AtomicBool::new(false), rings: AtomicU64::new(0), near }),
-    };
-    Ok((doorbell.clone(), BellEnd { doorbell, far, read_timeout: Cell::new(Duration::ZERO) }))
+    let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+    let shared = Arc::new(BellShared { asleep: AtomicBool::new(false), rings: AtomicU64::new(0), event });
+    let doorbell = Doorbell { shared };
+    Ok((doorbell.clone(), BellEnd { doorbell }))
 }
 
 impl Doorbell {
@@ -87,8 +93,8 @@ impl Doorbell {
 
     fn send(&self) {
         self.shared.rings.fetch_add(1, Ordering::Relaxed);
-        // A full socket buffer holds unread bytes already, so the sleeper will wake; a closed one has no sleeper.
-        let _ = (&self.shared.near).write(&[1]);
+        // A count that has no room left would wake the sleeper all the same.
+        let _ = rustix::io::write(&self.shared.event, &1u64.to_ne_bytes());
     }
 
     /// System calls made to wake the core, since start.
@@ -96,9 +102,15 @@ impl Doorbell {
         self.shared.rings.load(Ordering::Relaxed)
     }
 
-    /// The socket on which one byte wakes the sleeper: for the kernel to write to when a flush completes.
+    /// The eventfd to which 1 is added to wake the sleeper: for the kernel to write to when a flush completes.
     pub fn wake_fd(&self) -> RawFd {
-        self.shared.near.as_raw_fd()
+        self.shared.event.as_raw_fd()
+    }
+}
+
+impl AsFd for BellEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.doorbell.shared.event.as_fd()
     }
 }
 
@@ -108,79 +120,60 @@ impl BellEnd {
         self.doorbell.clone()
     }
 
-    /// The sleep of a thread that runs no executor: like [`Sleeper::sleep`], but it blocks the thread, for at most
-    /// `limit` (rounded up to a microsecond). One system call, where glommio's parking makes about ten.
+    /// Has `epoll` report each ring of this bell as an event with `data`; there is nothing to be read.
     ///
     /// # Errors
-    /// If the socket pair broke.
-    pub fn sleep_thread(&self, limit: Duration, is_idle: impl FnOnce() -> bool) -> io::Result<()> {
-        let asleep = &self.doorbell.shared.asleep;
-        asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if !is_idle() {
-            asleep.store(false, Ordering::Relaxed);
-            return Ok(());
-        }
-        let limit = limit.max(Duration::from_micros(1));
-        if self.read_timeout.get() != limit {
-            self.far.set_read_timeout(Some(limit))?;
-            self.read_timeout.set(limit);
-        }
-        let outcome = (&self.far).read(&mut [0; 64]);
-        asleep.store(false, Ordering::Relaxed);
-        match outcome {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => Ok(()),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+    /// If the kernel has no room for another watched descriptor (`fs.epoll.max_user_watches`).
+    pub fn watch_in(&self, epoll: impl AsFd, data: u64) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        Ok(epoll::add(epoll, self, epoll::EventData::new_u64(data), flags)?)
     }
 
-    /// Attaches the bell to the current glommio executor.
-    pub fn attach(self) -> Sleeper {
-        // SAFETY: `into_raw_fd` gives up the only owner of the descriptor, which is an open stream socket.
-        let far = unsafe { GlommioUnixStream::from_raw_fd(self.far.into_raw_fd()) };
-        Sleeper { doorbell: self.doorbell, far }
+    /// Before the core blocks: raises the flag, so that whoever pushes rings, unless `is_idle` denies, after the flag is
+    /// up, that there is nothing to do. The flag is down again when the proof is dropped.
+    pub fn fall_asleep(&self, is_idle: impl FnOnce() -> bool) -> Option<Asleep<'_>> {
+        let flag = &self.doorbell.shared.asleep;
+        flag.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let asleep = Asleep { flag };
+        is_idle().then_some(asleep)
+    }
+
+    /// For a thread that waits for nothing else.
+    ///
+    /// # Errors
+    /// If the process has no file descriptors left.
+    pub fn into_sleeper(self) -> io::Result<Sleeper> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        self.watch_in(&epoll, 0)?;
+        Ok(Sleeper { bell: self, epoll })
     }
 }
 
 impl Sleeper {
     /// The ringing side of this bell.
     pub fn doorbell(&self) -> Doorbell {
-        self.doorbell.clone()
+        self.bell.doorbell()
     }
 
-    /// Sleeps until the bell rings, unless `is_idle` denies, after the flag is up, that there is nothing to do.
+    /// Sleeps until the bell rings, for at most `limit`, unless `is_idle` denies, after the flag is up, that there is
+    /// nothing to do. May return without reason; callers loop.
     ///
-    /// Returns at once in that case. May return without reason; callers loop.
-    ///
-    /// # Errors
-    /// If the socket pair broke, which only happens when the process is being torn down.
-    pub async fn sleep(&mut self, is_idle: impl FnOnce() -> bool) -> io::Result<()> {
-        let asleep = &self.doorbell.shared.asleep;
-        asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if !is_idle() {
-            asleep.store(false, Ordering::Relaxed);
-            return Ok(());
+    /// # Panics
+    /// If the kernel refuses to wait, which no state of this process explains.
+    pub fn sleep(&self, limit: Duration, is_idle: impl FnOnce() -> bool) {
+        let Some(_asleep) = self.bell.fall_asleep(is_idle) else { return };
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 1];
+        match epoll::wait(&self.epoll, &mut events, Some(&timespec(limit))) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => panic!("a thread cannot wait for its bell: {error}"),
         }
-        // A buffer larger than what is there makes glommio register its next poll at once, which saves the receive
-        // call that would find nothing.
-        let mut bytes = [0; 64];
-        let received = self.far.read(&mut bytes).await?;
-        self.doorbell.shared.asleep.store(false, Ordering::Relaxed);
-        if received == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(())
     }
+}
+
+/// A duration as the kernel takes it; what is longer than the kernel's longest is that.
+pub fn timespec(duration: Duration) -> Timespec {
+    Timespec::try_from(duration).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
 /// The producing end of a lane.
@@ -242,10 +235,13 @@ impl<T> LaneReceiver<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use glommio::{LocalExecutorBuilder, Placement};
+    use std::{thread, time::Instant};
+
+    /// Longer than any test takes: a lost wake-up hangs, and is not hidden by the time limit.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
 
     /// Danger: a value is pushed just as the consumer falls asleep, and nobody ever wakes it (seen with glommio's own
-    /// channel). Two executors play a long ping-pong of random bursts, so that each falls asleep all the time; a lost
+    /// channel). Two threads play a long ping-pong of random bursts, so that each falls asleep all the time; a lost
     /// wake-up hangs the test, which the runner's limit turns into a failure.
     #[test]
     fn no_wake_up_is_lost() {
@@ -255,49 +251,45 @@ mod tests {
         let (to_pong, from_ping) = lane::<u64>(64, pong_bell);
         let (to_ping, from_pong) = lane::<u64>(64, ping_bell);
 
-        let echo = LocalExecutorBuilder::new(Placement::Unbound)
-            .spawn(move || async move {
-                let mut sleeper = pong_end.attach();
-                let mut echoed = 0;
-                while echoed < ROUNDS {
-                    while let Some(value) = from_ping.pop() {
-                        to_ping.push(value).unwrap();
-                        to_ping.ring();
-                        echoed += 1;
-                    }
-                    if echoed < ROUNDS {
-                        sleeper.sleep(|| from_ping.is_empty()).await.unwrap();
-                    }
+        let echo = thread::spawn(move || {
+            let sleeper = pong_end.into_sleeper().unwrap();
+            let mut echoed = 0;
+            while echoed < ROUNDS {
+                while let Some(value) = from_ping.pop() {
+                    to_ping.push(value).unwrap();
+                    to_ping.ring();
+                    echoed += 1;
                 }
-            })
-            .unwrap();
-        let source = LocalExecutorBuilder::new(Placement::Unbound)
-            .spawn(move || async move {
-                let mut sleeper = ping_end.attach();
-                let mut random = 88_172_645_463_325_252_u64;
-                let (mut sent, mut received) = (0, 0);
-                while received < ROUNDS {
-                    random ^= random << 13;
-                    random ^= random >> 7;
-                    random ^= random << 17;
-                    for _ in 0..(random % 7 + 1).min(ROUNDS - sent) {
-                        to_pong.push(sent).unwrap();
-                        to_pong.ring();
-                        sent += 1;
-                    }
-                    while received < sent {
-                        match from_pong.pop() {
-                            Some(value) => {
-                                assert_eq!(value, received, "a lane keeps its order");
-                                received += 1;
-                            }
-                            None => sleeper.sleep(|| from_pong.is_empty()).await.unwrap(),
+                if echoed < ROUNDS {
+                    sleeper.sleep(FOR_EVER, || from_ping.is_empty());
+                }
+            }
+        });
+        let source = thread::spawn(move || {
+            let sleeper = ping_end.into_sleeper().unwrap();
+            let mut random = 88_172_645_463_325_252_u64;
+            let (mut sent, mut received) = (0, 0);
+            while received < ROUNDS {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                for _ in 0..(random % 7 + 1).min(ROUNDS - sent) {
+                    to_pong.push(sent).unwrap();
+                    to_pong.ring();
+                    sent += 1;
+                }
+                while received < sent {
+                    match from_pong.pop() {
+                        Some(value) => {
+                            assert_eq!(value, received, "a lane keeps its order");
+                            received += 1;
                         }
+                        None => sleeper.sleep(FOR_EVER, || from_pong.is_empty()),
                     }
                 }
-                received
-            })
-            .unwrap();
+            }
+            received
+        });
         assert_eq!(source.join().unwrap(), ROUNDS);
         echo.join().unwrap();
     }
@@ -311,10 +303,7 @@ mod tests {
         sender.push(1).unwrap();
         sender.ring();
         assert_eq!(bell.rings(), 0, "the consumer is awake: no system call");
-        let slept = LocalExecutorBuilder::new(Placement::Unbound)
-            .spawn(move || async move { end.attach().sleep(|| receiver.is_empty()).await })
-            .unwrap();
-        slept.join().unwrap().unwrap();
+        end.into_sleeper().unwrap().sleep(FOR_EVER, || receiver.is_empty());
     }
 
     /// Danger: the value comes after the consumer's second look, just as it falls asleep. Then the flag is up, and the
@@ -323,21 +312,30 @@ mod tests {
     fn a_push_behind_the_second_look_rings() {
         let (bell, end) = doorbell().unwrap();
         let (sender, receiver) = lane::<u8>(4, bell.clone());
-        let value = LocalExecutorBuilder::new(Placement::Unbound)
-            .spawn(move || async move {
-                let mut sleeper = end.attach();
-                let looked = || {
-                    let was_empty = receiver.is_empty();
-                    sender.push(7).unwrap();
-                    sender.ring();
-                    was_empty
-                };
-                sleeper.sleep(looked).await.unwrap();
-                receiver.pop()
-            })
-            .unwrap();
-        assert_eq!(value.join().unwrap(), Some(7));
+        let sleeper = end.into_sleeper().unwrap();
+        let looked = || {
+            let was_empty = receiver.is_empty();
+            sender.push(7).unwrap();
+            sender.ring();
+            was_empty
+        };
+        sleeper.sleep(FOR_EVER, looked);
+        assert_eq!(receiver.pop(), Some(7));
         assert_eq!(bell.rings(), 1);
+    }
+
+    /// Danger: nobody reads the eventfd, so a second ring might be no news to epoll, and a first one for ever.
+    #[test]
+    fn each_ring_wakes_once() {
+        let (bell, end) = doorbell().unwrap();
+        let sleeper = end.into_sleeper().unwrap();
+        for _ in 0..3 {
+            bell.ring_always();
+            sleeper.sleep(FOR_EVER, || true);
+            let begun = Instant::now();
+            sleeper.sleep(Duration::from_millis(20), || true);
+            assert!(begun.elapsed() >= Duration::from_millis(20), "woken again by a ring that was heard");
+        }
     }
 
     #[test]

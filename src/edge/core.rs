@@ -1,6 +1,6 @@
 //! The state of one client core, without sockets: bytes of requests in, bytes of replies and events out.
 //!
-//! Lives on its core's executor alone. Promises, by the order in which it does things: a session's requests are
+//! Lives on its core's thread alone. Promises, by the order in which it does things: a session's requests are
 //! answered in their order; an event stands before any reply that shows what it tells of (W16), and behind the reply
 //! that set its watch (W18); a reply shows the tree as of one transaction, never between two.
 //!
@@ -106,6 +106,11 @@ impl Core {
     /// Milliseconds of the server's clock when it was last looked at.
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ns / 1_000_000 + 1
+    }
+
+    /// The name of a connection of this core.
+    pub fn id_of(&self, slot: u32, generation: u32) -> ConnectionId {
+        ConnectionId { core: self.index, slot, generation }
     }
 
     /// A new connection. The caller has counted it against the limits.

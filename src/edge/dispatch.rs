@@ -9,7 +9,10 @@ use super::{
     core::Core,
     outstanding::{Waiting, What},
 };
-use crate::cores::messages::{Asker, Submission, Write};
+use crate::{
+    config::limits,
+    cores::messages::{Asker, Submission, Write},
+};
 use bytes::Bytes;
 use std::{borrow::Cow, ops::Range};
 use zkfast_wire::{Decoder, ErrorCode, OpCode, ReplyHeader, Request, RequestHeader, Xid, Zxid, frame};
@@ -215,14 +218,18 @@ impl Core {
 
     /// Answers from the head of the queue on, as far as nothing has to be waited for.
     ///
-    /// Stops when the client does not take its answers: then they wait as requests, which are smaller.
+    /// Stops when the client does not take its answers: then they wait as requests, which are smaller. But a read in
+    /// front of a write of its own session is answered as long as there is any room: the write may be applied soon,
+    /// and the read must not show it (S18).
     pub(super) fn advance(&mut self, connection: &mut Connection) {
         while let Some(head) = connection.outstanding.head() {
             let is_ready = match &head.what {
                 What::Write(_) | What::Sync(_) | What::Ephemerals => false,
-                What::Local(..) => {
-                    connection.output.unsent().len() < crate::config::limits::OUT_BUFFER_BYTES_PAUSE
-                }
+                What::Local(..) => match connection.output.unsent().len() {
+                    ..limits::OUT_BUFFER_BYTES_PAUSE => true,
+                    ..limits::OUT_BUFFER_BYTES_MAX => connection.outstanding.has_write(),
+                    _ => false,
+                },
                 What::Refusal | What::Answered(_) => true,
             };
             if !is_ready || connection.is_ending() {

@@ -1,12 +1,9 @@
 //! The client cores: sockets, sessions' queues, reads and watches.
 //!
 //! [`core::Core`] is the state of one client core; it knows no socket, so tests drive it with bytes and a pipeline of
-//! their own. [`socket`] moves the bytes between it and glommio's streams; `accept` lets connections in. Nothing
-//! here is shared with another core but the lanes, the counters and [`EdgeShared`].
-//!
-//! A turn of the executor: each socket that has something is read once, after the lane from the pipeline was drained;
-//! then, behind all of them, the turn's end: requests that waited for room go on, the pipeline is woken, every
-//! connection with answers or events is written to once, and the view is published.
+//! their own. [`ClientCore`] moves the bytes between it and the sockets, in turns of one thread over one epoll
+//! instance; `accept` lets connections in. Nothing here is shared with another core but the lanes, the counters and
+//! [`EdgeShared`].
 //!
 //! Absent on purpose: locks on the request path, timers per connection, and any knowledge of how an order is reached.
 
@@ -20,8 +17,9 @@ mod dispatch;
 mod handshake;
 mod outstanding;
 mod reads;
-pub mod socket;
+mod socket;
 mod throttle;
+mod turn;
 pub mod watches;
 mod words;
 
@@ -29,7 +27,7 @@ mod words;
 mod order_tests;
 
 pub use census::EdgeShared;
-pub use socket::run;
+pub use turn::ClientCore;
 
 use crate::{
     config::{Whitelist, ZooCfg, limits},
@@ -40,7 +38,7 @@ use crate::{
     },
     status::CoreCounters,
 };
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, sync::Arc};
 use zkfast_tree::Reader;
 
 /// Everything that a client core is made of.
@@ -72,8 +70,6 @@ pub struct EdgeOptions {
     pub client_cores: usize,
     /// The server's monotonic clock.
     pub clock: Clock,
-    /// How long to look for news before sleeping; zero unless the core is the server's own.
-    pub spin: Duration,
     /// Length of a tick, milliseconds.
     pub tick_ms: u32,
     /// `jute.maxbuffer`, bytes (R1).
@@ -104,14 +100,13 @@ pub struct EdgeOptions {
 
 impl EdgeOptions {
     /// From the configuration.
-    pub fn new(cfg: &ZooCfg, client_cores: usize, clock: Clock, spin: Duration) -> Self {
+    pub fn new(cfg: &ZooCfg, client_cores: usize, clock: Clock) -> Self {
         /// Apache's default of `globalOutstandingLimit`: who has not chosen another one gets ours.
         const APACHE_OUTSTANDING_DEFAULT: u32 = 1000;
         let ms = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
         Self {
             client_cores,
             clock,
-            spin,
             tick_ms: cfg.tick_ms,
             frame_bytes_limit: cfg.frame_bytes_limit as usize,
             session_timeout_ms_min: ms(cfg.session_timeout_ms_min),

@@ -11,7 +11,7 @@ use crate::{
     status::Board,
 };
 use bytes::Bytes;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 use zkfast_tree::{Answer, Ask, Tree, TreeConfig, session};
 use zkfast_wire::{
     Acl, ConnectRequest, ConnectResponse, Decoder, ErrorCode, EventKind, Id, OpCode, Perms, Reply,
@@ -64,7 +64,7 @@ impl Story {
 
     fn with(change: impl FnOnce(&mut EdgeOptions)) -> Self {
         let cfg = ZooCfg::standalone(Path::new("/nowhere"), 0, &JavaFlags::default()).unwrap();
-        let mut options = EdgeOptions::new(&cfg, 1, Clock::start(), Duration::ZERO);
+        let mut options = EdgeOptions::new(&cfg, 1, Clock::start());
         change(&mut options);
         let board = Arc::new(Board::new(1, &cfg, 0));
         board.set_serving(true);

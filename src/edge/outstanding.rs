@@ -115,6 +115,11 @@ impl Outstanding {
         Some(position)
     }
 
+    /// Whether a write waits for the pipeline.
+    pub fn has_write(&self) -> bool {
+        self.queue.iter().any(|waiting| matches!(waiting.what, What::Write(_) | What::Answered(_)))
+    }
+
     /// The request at `position`.
     pub fn at(&mut self, position: usize) -> &mut Waiting {
         &mut self.queue[position]

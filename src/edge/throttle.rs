@@ -101,7 +101,11 @@ impl Core {
             let Some(id) = self.held.pop_front() else { return };
             let Some(mut connection) = self.connections.borrow(id) else { continue };
             connection.is_held = false;
-            self.go_on(&mut connection);
+            // Reads that waited behind a write may have found the out-buffer full: nothing else answers them.
+            self.advance(&mut connection);
+            if !connection.is_held {
+                self.go_on(&mut connection);
+            }
             if !connection.is_held {
                 self.rearm.push(id);
             }

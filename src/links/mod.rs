@@ -70,7 +70,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// Binds the election port and the quorum port, and begins to accept. `bell` is a socket that becomes readable when
+    /// Binds the election port and the quorum port, and begins to accept. `bell` is an eventfd or a socket that becomes readable when
     /// the pipeline is wanted; the links read from it whatever wakes them, and mean nothing by it.
     ///
     /// The threads that the links start later may run where the calling thread may: open them before pinning it.
@@ -311,9 +311,9 @@ impl Links {
     }
 }
 
-/// Takes the bytes that woke the pipeline.
+/// Takes what woke the pipeline: an eventfd's count, or a socket's bytes.
 fn silence(bell: &OwnedFd) {
     let mut bytes = [0; 64];
-    // Nothing to read, or an end: the driver notices what matters.
-    let _ = rustix::net::recv(bell, &mut bytes, rustix::net::RecvFlags::DONTWAIT);
+    // It is readable, so this does not wait. An end or an error: the driver notices what matters.
+    let _ = rustix::io::read(bell, &mut bytes);
 }

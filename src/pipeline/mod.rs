@@ -7,7 +7,7 @@
 //! 2. The lanes are drained, a bounded number a turn: each write is prepared, ordered and laid into the log's window
 //!    ([`submit`]).
 //! 3. If no flush is in flight, one is started for all that lies in the window: group commit without a timer.
-//! 4. With nothing to do the core sleeps on its bell, after looking for work for as long as it is told to.
+//! 4. With nothing to do the core sleeps until its bell rings.
 //!
 //! Always asserted: applied <= committed <= durable <= appended, and each zxid is the previous + 1 within an epoch.
 //! An error of the log ends the process: nothing is acknowledged after it, and nothing is retried.
@@ -21,7 +21,7 @@ use crate::{
     config::limits,
     cores::{
         clock::{self, Clock},
-        lanes::{BellEnd, LaneReceiver, LaneSender, Sleeper},
+        lanes::{LaneReceiver, LaneSender, Sleeper},
         messages::{Asker, CommitBatch, Delivery, Step, Submission},
     },
     status::PipelineCounters,
@@ -32,9 +32,7 @@ use sessions::SessionTable;
 pub use snapshots::SnapshotPolicy;
 use snapshots::Snapshots;
 use std::{
-    cell::RefCell,
     collections::VecDeque,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering, fence},
@@ -45,9 +43,8 @@ use zkfast_tree::Tree;
 use zkfast_wire::{ErrorCode, ServerId, SessionId, Zxid};
 use zkfast_zab::{Effect, Event, Node};
 
-/// Longest sleep of the pinned thread. It bounds how late a tick can be; always the same, because to change a
-/// socket's timeout is a system call. Twenty wake-ups a second of an idle server are not to be seen in `top`.
-const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Longest sleep of the thread that the pipeline is on. It bounds how late a tick can be. Twenty wake-ups a second of an idle server are not to be seen in `top`.
+pub const SLEEP_MAX: Duration = Duration::from_millis(50);
 
 /// Sent batches whose memory waits for being used again. A core that lags by more than this many batches costs some
 /// allocations.
@@ -71,8 +68,6 @@ pub struct PipelineOptions {
     pub tick_ms: u32,
     /// `fsync.warningthresholdms`: a slower flush is logged and counted.
     pub flush_warning_ms: u32,
-    /// How long to look for work before sleeping; zero when the core is not its own.
-    pub spin: Duration,
     /// When to take snapshots.
     pub snapshots: SnapshotPolicy,
     /// Where snapshots go.
@@ -159,6 +154,19 @@ pub struct Pipeline {
     wall_ms: i64,
     /// Core with which the next drain starts, so that none is always last.
     first_core: usize,
+    /// When the next tick is due, milliseconds of the server's clock.
+    next_tick_ms: u64,
+}
+
+/// What a turn of the pipeline found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Something was done; there may be more.
+    Done,
+    /// There was nothing to do.
+    None,
+    /// The server stops, and everything in flight is answered.
+    Over,
 }
 
 impl Pipeline {
@@ -172,6 +180,7 @@ impl Pipeline {
         counters: Arc<PipelineCounters>,
     ) -> Self {
         let last = tree.last_applied();
+        let next_tick_ms = clock.now_ms() + u64::from(options.tick_ms);
         let mut sessions = SessionTable::new(&options, clock::machine_monotonic_ms());
         sessions.track_all(&tree, clock.now_ms());
         let snapshots =
@@ -200,6 +209,7 @@ impl Pipeline {
             arena: BytesMut::new(),
             wall_ms: clock::wall_ms(),
             first_core: 0,
+            next_tick_ms,
         }
     }
 
@@ -207,27 +217,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the log failed: the process must end, for nothing may be acknowledged any more.
-    pub fn run_on_thread(mut self, bell: &BellEnd, stop: &StopFlag) -> Result<(), LogFailure> {
-        let tick_ms = u64::from(self.options.tick_ms);
-        let mut next_tick_ms = self.clock.now_ms() + tick_ms;
+    pub fn run_on_thread(mut self, sleeper: &Sleeper, stop: &StopFlag) -> Result<(), LogFailure> {
         loop {
-            let now_ms = self.clock.now_ms();
-            if now_ms >= next_tick_ms {
-                self.tick();
-                next_tick_ms = now_ms + tick_ms;
+            match self.work(stop)? {
+                Work::Done => {}
+                Work::None => sleeper.sleep(SLEEP_MAX, || self.may_sleep(stop)),
+                Work::Over => break,
             }
-            if self.turn(!stop.is_raised())? {
-                continue;
-            }
-            if stop.is_raised() && self.is_drained() {
-                break;
-            }
-            if self.spin(self.options.spin)? {
-                continue;
-            }
-            self.log.arm_wake()?;
-            let slept = bell.sleep_thread(SLEEP_MAX, || self.is_idle() && !stop.is_raised());
-            slept.expect("the bell outlives the pipeline");
         }
         while !self.tell_to_stop() {
             // A core whose lane is full is working it off.
@@ -236,54 +232,37 @@ impl Pipeline {
         self.finish()
     }
 
-    /// The same on an executor that client cores share (`--cores 1`).
+    /// One turn. A thread that also runs a client core (`--cores 1`) takes turns itself, then calls
+    /// [`Self::tell_to_stop`] and [`Self::finish`].
     ///
     /// # Errors
     /// As [`Pipeline::run_on_thread`].
-    pub async fn run_on_executor(self, mut sleeper: Sleeper, stop: Arc<StopFlag>) -> Result<(), LogFailure> {
-        let tick = Duration::from_millis(u64::from(self.options.tick_ms));
-        let doorbell = sleeper.doorbell();
-        let this = Rc::new(RefCell::new(self));
-
-        // Expiry runs beside the turns, on the same core: it only adds to the queues and rings the own bell.
-        let ticking = {
-            let this = Rc::clone(&this);
-            glommio::spawn_local(async move {
-                loop {
-                    glommio::timer::sleep(tick).await;
-                    this.borrow_mut().tick();
-                    doorbell.ring_always();
-                }
-            })
-        };
-        let outcome = Self::turns(&this, &mut sleeper, &stop).await;
-        ticking.cancel().await;
-        outcome?;
-        while !this.borrow_mut().tell_to_stop() {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
+    pub fn work(&mut self, stop: &StopFlag) -> Result<Work, LogFailure> {
+        let now_ms = self.clock.now_ms();
+        if now_ms >= self.next_tick_ms {
+            self.tick();
+            self.next_tick_ms = now_ms + u64::from(self.options.tick_ms);
         }
-        Rc::into_inner(this).expect("the tick task has ended").into_inner().finish()
+        if self.turn(!stop.is_raised())? {
+            return Ok(Work::Done);
+        }
+        if stop.is_raised() && self.is_drained() {
+            return Ok(Work::Over);
+        }
+        self.log.arm_wake()?;
+        Ok(Work::None)
     }
 
-    async fn turns(this: &RefCell<Self>, sleeper: &mut Sleeper, stop: &StopFlag) -> Result<(), LogFailure> {
-        loop {
-            let busy = this.borrow_mut().turn(!stop.is_raised())?;
-            if busy {
-                // The client core on the same executor has its turn now.
-                glommio::executor().yield_task_queue_now().await;
-                continue;
-            }
-            if stop.is_raised() && this.borrow().is_drained() {
-                return Ok(());
-            }
-            this.borrow_mut().log.arm_wake()?;
-            let slept = sleeper.sleep(|| this.borrow().is_idle() && !stop.is_raised()).await;
-            slept.expect("the bell outlives the pipeline");
-        }
+    /// Whether there is nothing to do until the bell rings or the next tick: the last look before sleeping.
+    pub fn may_sleep(&self, stop: &StopFlag) -> bool {
+        self.is_idle() && !stop.is_raised()
     }
 
     /// After the last answer: the log is closed, and a snapshot spares the next start the replay.
-    fn finish(mut self) -> Result<(), LogFailure> {
+    ///
+    /// # Errors
+    /// As [`Pipeline::run_on_thread`].
+    pub fn finish(mut self) -> Result<(), LogFailure> {
         self.log.settle()?;
         self.snapshots.take_last(&mut self.tree);
         self.log.close()
@@ -383,25 +362,6 @@ impl Pipeline {
         self.pending.is_empty()
             && self.barriers.is_empty()
             && self.cores.iter().all(|core| core.overflow.is_empty())
-    }
-
-    /// Looks for work without a system call for at most `limit`; whether there is some.
-    fn spin(&mut self, limit: Duration) -> Result<bool, LogFailure> {
-        if limit.is_zero() {
-            return Ok(false);
-        }
-        let end = self.clock.now_ns() + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        loop {
-            for _ in 0..32 {
-                if !self.is_idle() || self.finish_flush()? {
-                    return Ok(true);
-                }
-                std::hint::spin_loop();
-            }
-            if self.clock.now_ns() >= end {
-                return Ok(false);
-            }
-        }
     }
 
     /// Gives every core what this turn made, then wakes those whom it concerns.
@@ -515,7 +475,7 @@ impl Pipeline {
     }
 
     /// Tells the client cores to end; whether all of them have been told.
-    fn tell_to_stop(&mut self) -> bool {
+    pub fn tell_to_stop(&mut self) -> bool {
         self.cores.retain_mut(|core| {
             let told = core.lanes.deliveries.push(Delivery::Stop).is_ok();
             core.lanes.deliveries.ring();

@@ -33,7 +33,7 @@ pub trait Flusher: Send {
     /// The half and the outcome of the write in flight, once it has finished. Makes no system call.
     fn finished(&mut self) -> Result<Option<(Half, io::Result<usize>)>, LogFailure>;
 
-    /// Sends one byte to the wake socket when the write in flight has finished (at once if there is none).
+    /// Adds 1 to the eventfd that wakes when the write in flight has finished (at once if there is none).
     fn wake_when_finished(&mut self) -> Result<(), LogFailure>;
 
     /// Waits until the write in flight has finished; returns at once if there is none.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `txnlog` | the append side of the log: window, flush, report | the pipeline core |
 //! | `window` | the memory in which a batch is laid out | the pipeline core |
-//! | `ring` | io_uring: one write in flight, one wake-up byte | the pipeline core |
+//! | `ring` | io_uring: one write in flight, one wake-up | the pipeline core |
 //! | `disk` | the few things that a log asks of a disk, and the real one | both |
 //! | `preparer` | makes, names and trims segments ahead of need | a helper thread |
 //! | `segment`, `records`, `tail` | the bytes of a log file, and what its end means | pure |

@@ -97,13 +97,13 @@ pub struct Shared<F> {
     wanted: AtomicBool,
     /// There was no room for the next segment.
     space_is_low: AtomicBool,
-    /// The writer may sleep: send a byte with the next answer.
+    /// The writer may sleep: wake it with the next answer.
     wake_wanted: AtomicBool,
     wake: Option<Arc<OwnedFd>>,
 }
 
 impl<F> Shared<F> {
-    /// State at start. `wake` is the socket to send a byte to when the writer sleeps.
+    /// State at start. `wake` is the eventfd to add to when the writer sleeps.
     pub fn new(wake: Option<Arc<OwnedFd>>) -> Arc<Self> {
         Arc::new(Self {
             answers: ArrayQueue::new(ANSWERS_MAX),
@@ -134,7 +134,7 @@ impl<F> Shared<F> {
         self.space_is_low.load(Ordering::Relaxed)
     }
 
-    /// From now on the next answer sends a byte. If there is one already, a byte is sent at once.
+    /// From now on the next answer wakes. If there is one already, it wakes at once.
     pub fn arm_wake(&self) {
         self.wake_wanted.store(true, Ordering::Relaxed);
         // Pairs with the fence in `push`: either the helper sees the flag or we see its answer.
@@ -157,9 +157,8 @@ impl<F> Shared<F> {
         if self.wake_wanted.swap(false, Ordering::Relaxed)
             && let Some(wake) = &self.wake
         {
-            // A full socket has bytes to wake up to already.
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            let _ = socket2::SockRef::from(&**wake).send_with_flags(&[1], flags);
+            // A count that has no room left would wake the writer all the same.
+            let _ = rustix::io::write(&**wake, &1u64.to_ne_bytes());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! io_uring for the log: one write in flight, and one byte to whoever sleeps.
+//! io_uring for the log: one write in flight, and a wake-up for whoever sleeps.
 //!
 //! Lives on the pipeline core. Named room for `unsafe`: the kernel reads memory that Rust must not free or change
 //! meanwhile. The promise rests on ownership: a [`Half`] that is being written belongs to the ring, is given back only
@@ -25,8 +25,8 @@ const FLUSH: u64 = 1;
 const WAKE: u64 = 2;
 const SYNC: u64 = 3;
 
-/// The byte that wakes; its value means nothing.
-static WAKE_BYTE: [u8; 1] = [1];
+/// What is added to the eventfd that wakes.
+static WAKE_COUNT: [u8; 8] = 1u64.to_ne_bytes();
 
 /// The log's own ring.
 pub struct Ring {
@@ -135,8 +135,8 @@ impl Ring {
         self.in_place = true;
     }
 
-    /// The wake socket, for the helper.
-    pub fn wake_socket(&self) -> Arc<OwnedFd> {
+    /// The eventfd that wakes, for the helper.
+    pub fn wake_event(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.wake)
     }
 
@@ -161,7 +161,7 @@ impl Ring {
 
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: entries come from `start` and `wake_when_finished` alone. A write points into a half that `flight`
-        // owns until its completion was seen (`Drop` waits for it); an fsync points at nothing, a wake at a static byte.
+        // owns until its completion was seen (`Drop` waits for it); an fsync points at nothing, a wake at a static.
         let pushed = unsafe { self.ring.submission().push(entry) };
         assert!(
             pushed.is_ok(),
@@ -304,10 +304,8 @@ impl Flusher for Ring {
         if self.in_place || (self.flight.is_some() && self.wake_armed_at == self.flights) {
             return Ok(());
         }
-        // DRAIN: executed after everything that was submitted before it, that is, after the write in flight. If the
-        // socket is full the reader has bytes to wake up to already, so the send never waits and may fail.
-        let entry = opcode::Send::new(types::Fd(self.wake.as_raw_fd()), WAKE_BYTE.as_ptr(), 1)
-            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        // DRAIN: executed after everything that was submitted before it, that is, after the write in flight.
+        let entry = opcode::Write::new(types::Fd(self.wake.as_raw_fd()), WAKE_COUNT.as_ptr(), 8)
             .build()
             .flags(squeue::Flags::IO_DRAIN)
             .user_data(WAKE);

@@ -147,7 +147,7 @@ pub struct TxnLog<F: Flusher = Ring> {
 
 impl TxnLog {
     /// Opens the log behind `last`, the last zxid that recovery found: the next record goes to a new file, an older
-    /// one is never appended to. `wake` is a socket; see [`TxnLog::arm_wake`]. It is duplicated.
+    /// one is never appended to. `wake` is an eventfd; see [`TxnLog::arm_wake`]. It is duplicated.
     ///
     /// Prepared files of an earlier process are removed, the first segment is made, the helper thread is started.
     ///
@@ -182,7 +182,7 @@ impl TxnLog {
         if config.writes_in_place {
             ring.write_in_place();
         }
-        let shared = Shared::new(Some(ring.wake_socket()));
+        let shared = Shared::new(Some(ring.wake_event()));
 
         let mut directory = LogDirectory::open(&config.log_dir, durability)?;
         directory.remove_prepared().map_err(at("remove a prepared segment"))?;
@@ -517,9 +517,9 @@ impl<F: Flusher> TxnLog<F> {
         }
     }
 
-    /// Call before sleeping with [`is_in_flight`](Self::is_in_flight): one byte is written to the wake socket when
-    /// there is something to poll for. Where that is already so, the byte is written at once; so: arm, then sleep.
-    /// A byte may also come without a report to poll; poll, arm again, sleep again.
+    /// Call before sleeping with [`is_in_flight`](Self::is_in_flight): 1 is added to the eventfd that wakes when
+    /// there is something to poll for. Where that is already so, this happens at once; so: arm, then sleep.
+    /// A wake-up may also come without a report to poll; poll, arm again, sleep again.
     ///
     /// # Errors
     /// [`LogFailure`]: end the process.

@@ -7,6 +7,7 @@ mod peers;
 mod confined;
 mod full_disk;
 mod slow;
+mod slow_readers;
 mod small_disk;
 mod start_errors;
 

@@ -33,8 +33,16 @@ fn open_create(path: &str, data: &[u8]) -> Vec<u8> {
 /// session commit in one batch (S18; ZOOKEEPER-1863).
 #[test]
 fn a_pipelined_read_sees_exactly_the_writes_before_it() {
+    // One thread plays both roles, or each has its own.
+    for cores in [1, 2] {
+        pipelined_reads(cores);
+    }
+}
+
+fn pipelined_reads(cores: u32) {
     let home = peers::directory();
-    let server = server(&home);
+    let settings = Settings { cores, ..Settings::default() };
+    let server = Server::start(Kind::under_test(), home.path(), &settings);
     thread::scope(|scope| {
         for session in 0..4 {
             let server = &server;

@@ -243,6 +243,11 @@ impl Client {
         self.outbox.extend_from_slice(bytes);
     }
 
+    /// What was submitted, for somebody else to send.
+    pub fn take_submitted(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.outbox)
+    }
+
     /// Sends what was submitted.
     pub fn flush(&mut self) -> io::Result<()> {
         let result = self.stream.write_all(&self.outbox);

@@ -135,10 +135,10 @@ fn a_sleeper_is_woken_by_every_flush() {
                 std::hint::spin_loop();
             }
         }
-        let mut byte = [0; 1];
+        let mut count = [0; 8];
         while fixture.log.poll().unwrap().is_none() {
             fixture.log.arm_wake().unwrap();
-            fixture.wake.read_exact(&mut byte).expect("a byte within ten seconds");
+            fixture.wake.read_exact(&mut count).expect("a wake-up within ten seconds");
         }
     }
     fixture.log.close().unwrap();

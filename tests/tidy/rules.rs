@@ -36,8 +36,6 @@ pub const UNSAFE_ROOMS: &[(&str, &str)] = &[
         "hands buffers to the kernel, which writes them to disk after the call has returned",
     ),
     ("src/storage/map.rs", "maps files and memory"),
-    ("src/cores/lanes.rs", "glommio takes a socket that exists already only as a raw descriptor"),
-    ("src/edge/accept.rs", "glommio takes a socket that exists already only as a raw descriptor"),
     ("benches/txlog_flush.rs", "maps a file to compare writing through a mapping"),
     ("src/tree/znodes/", "versions and slots, read by other cores while one writes"),
 ];

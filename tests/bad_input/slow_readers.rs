@@ -1,0 +1,91 @@
+//! Clients that ask faster than they read: they are held back, cost a bounded amount of memory, and miss nothing.
+
+use super::{
+    beside_a_good_client,
+    peers::{self, Kind, Server, Settings, client},
+    progress,
+};
+use std::{thread, time::Duration};
+use zkfast_wire::OpCode;
+
+const VALUE_BYTES: usize = 500_000;
+
+/// Danger: answers pile up in the server's memory; or a connection whose socket was full, or whose input was held back,
+/// is never looked at again, for the kernel tells of each change once.
+#[test]
+fn a_client_that_does_not_read_is_held_back_and_misses_nothing() {
+    const READS: usize = 300;
+    // One thread plays both roles, or each has its own.
+    for cores in [1, 2] {
+        let home = peers::directory();
+        let settings = Settings { cores, ..Settings::default() };
+        let server = Server::start(Kind::under_test(), home.path(), &settings);
+        let mut slow = server.client(10_000);
+        slow.create("/large", &vec![7; VALUE_BYTES], 0).expect("a node");
+        let before = server.resident_kib();
+        let mut asked = Vec::new();
+        beside_a_good_client(&server, |answers| {
+            for index in 0..READS {
+                asked.push(slow.submit(OpCode::GetData, &client::path_watch("/large", false)));
+                if index % 10 == 9 {
+                    // In several segments, so that some come while the connection is held back.
+                    slow.flush().expect("a few small requests fit into the sockets");
+                    progress(answers, "a client that does not read");
+                }
+            }
+            if server.kind == Kind::Zkfast {
+                let grown = server.resident_kib().saturating_sub(before);
+                assert!(
+                    grown < 32 * 1024,
+                    "answers of {} MB cost {grown} KiB",
+                    READS * VALUE_BYTES / 1_000_000
+                );
+            }
+            for xid in asked {
+                let body = slow.reply(xid).expect("a get");
+                assert_eq!(client::data_and_stat(&body).0.map(|data| data.len()), Some(VALUE_BYTES));
+            }
+        });
+        slow.close();
+    }
+}
+
+/// Danger: requests that fill every buffer on their way are cut wrong when they go on, or block the core for others.
+#[test]
+fn a_client_that_writes_more_than_is_taken_is_answered_in_order() {
+    // Their answers together stay below what one connection may leave unread: then each read shows its own write.
+    const WRITES: usize = 24;
+    for cores in [1, 2] {
+        let home = peers::directory();
+        let settings = Settings { cores, ..Settings::default() };
+        let server = Server::start(Kind::under_test(), home.path(), &settings);
+        let mut eager = server.client(20_000);
+        eager.create("/large", b"", 0).expect("a node");
+        beside_a_good_client(&server, |answers| {
+            let mut asked = Vec::new();
+            for index in 0..WRITES {
+                let value = vec![index as u8; VALUE_BYTES + index];
+                asked.push(eager.submit(OpCode::SetData, &client::set("/large", Some(&value), -1)));
+                asked.push(eager.submit(OpCode::GetData, &client::path_watch("/large", false)));
+            }
+            let mut sending = eager.stream().try_clone().expect("a second handle");
+            thread::scope(|scope| {
+                // What was submitted is more than the sockets hold: one thread sends while this one reads.
+                let bytes = eager.take_submitted();
+                scope.spawn(move || {
+                    std::io::Write::write_all(&mut sending, &bytes).expect("an open connection")
+                });
+                eager.patience(Duration::from_secs(30));
+                for (index, pair) in asked.chunks(2).enumerate() {
+                    eager.reply(pair[0]).expect("a set");
+                    let body = eager.reply(pair[1]).expect("a get");
+                    let data = client::data_and_stat(&body).0.expect("a value");
+                    assert_eq!(data.len(), VALUE_BYTES + index, "a read sees the write before it");
+                    assert!(data.iter().all(|byte| *byte == index as u8), "{index}: bytes were mixed");
+                }
+            });
+            progress(answers, "large writes");
+        });
+        eager.close();
+    }
+}
