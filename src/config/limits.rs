@@ -17,9 +17,22 @@ pub const SUBMIT_LANE_SLOTS: usize = 8192;
 /// the pipeline waits for that core before it commits more; a core that is a quarter full is woken at once.
 pub const COMMIT_LANE_SLOTS: usize = 4096;
 
-/// Submissions that the pipeline takes from one lane in one turn, so that no core starves the others and a batch's
-/// latency stays below the time of one flush.
-pub const SUBMITS_PER_TURN: usize = 1024;
+/// Submissions that the pipeline takes from the lanes in one turn, so that no core starves the others, and so that the
+/// first of a thousand requests are on their way to the disk while the last are still prepared (tuning.md, "The
+/// pipeline").
+pub const SUBMITS_PER_TURN: usize = 256;
+
+/// Submissions after which a client core wakes the pipeline in the middle of its turn. With fewer the pipeline writes
+/// batches that are not worth a flush; with more it sleeps while there is work.
+pub const SUBMITS_PER_RING: usize = 128;
+
+/// Applied transactions that go to the client cores as one batch, so that they answer the first while the last are still
+/// applied.
+pub const STEPS_PER_BATCH: usize = 64;
+
+/// Requests whose znodes are fetched into the caches together, before the first of them is prepared or applied: about
+/// as many cache misses as a core can have under way.
+pub const PREFETCHED: usize = 32;
 
 /// Requests of one connection that are in the server at once, answered or not. kazoo and the Java client pipeline
 /// hundreds, Kafka's controller thousands. Full: its socket is not read until an answer leaves.
@@ -115,9 +128,9 @@ pub const FILES_RESERVED: u64 = 128;
 /// `RLIMIT_MEMLOCK` in bytes below which the log's ring may not be had from kernels that charge rings to it.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
-/// Transactions proposed and not yet applied. Sixteen turns of the pipeline: far more than one flush can hold, and at
+/// Transactions proposed and not yet applied. Sixty-four turns of the pipeline: far more than one flush can hold, and at
 /// 200 bytes each some 3 MB. Full: the lanes are not drained until a flush has ended.
-pub const PENDING_TRANSACTIONS: usize = 16 * SUBMITS_PER_TURN;
+pub const PENDING_TRANSACTIONS: usize = 64 * SUBMITS_PER_TURN;
 
 /// Connections that the kernel may hold before they are accepted. Java's 50 loses connections in a reconnect storm; the
 /// kernel caps this at `net.core.somaxconn`.

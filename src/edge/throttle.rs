@@ -22,12 +22,14 @@ pub struct Uplink {
     /// what the server itself must say of the connections that exist: bounded by their number.
     backlog: VecDeque<Submission>,
     must_ring: bool,
+    /// Sent since the lane was last rung.
+    unrung: usize,
 }
 
 impl Uplink {
     /// Around a lane.
     pub fn new(lane: LaneSender<Submission>) -> Self {
-        Self { lane, backlog: VecDeque::new(), must_ring: false }
+        Self { lane, backlog: VecDeque::new(), must_ring: false, unrung: 0 }
     }
 
     /// Sends, or keeps until there is room.
@@ -38,6 +40,10 @@ impl Uplink {
         self.must_ring = true;
         if let Err(submission) = self.lane.push(submission) {
             self.backlog.push_back(submission);
+        }
+        self.unrung += 1;
+        if self.unrung >= limits::SUBMITS_PER_RING {
+            self.ring();
         }
     }
 
@@ -56,8 +62,9 @@ impl Uplink {
         }
     }
 
-    /// Wakes the pipeline if it sleeps and there is something new. Once a turn.
+    /// Wakes the pipeline if it sleeps and there is something new. At the end of a turn, and in a long one before.
     pub fn ring(&mut self) {
+        self.unrung = 0;
         if std::mem::take(&mut self.must_ring) {
             self.lane.ring();
         }

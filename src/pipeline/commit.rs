@@ -1,9 +1,12 @@
 //! Out of the order into the tree: the only place where a transaction is applied.
 
-use super::{BarrierKind, Pipeline};
-use crate::cores::messages::{Asker, Delivery, Step};
+use super::{BarrierKind, Pipeline, submit::leading_buffer};
+use crate::{
+    config::limits,
+    cores::messages::{Asker, Delivery, Step},
+};
 use zkfast_tree::{Answer, Applied};
-use zkfast_wire::{OpCode, SessionId, Zxid};
+use zkfast_wire::{OpCode, SessionId, TxnHeader, Zxid};
 
 impl Pipeline {
     /// Applies everything proposed through `through`, oldest first, and adds a step for each to the batch.
@@ -12,6 +15,7 @@ impl Pipeline {
     /// If what is committed is not what was proposed, or cannot be applied: the state would be wrong from here on.
     pub(super) fn commit(&mut self, through: Zxid) {
         let before = self.pending.len();
+        let mut fetched = 0;
         while let Some(oldest) = self.pending.front()
             && oldest.zxid <= through
         {
@@ -22,6 +26,14 @@ impl Pipeline {
                 self.push_batch();
                 self.answer_barriers();
             }
+            if fetched == 0 {
+                fetched = limits::PREFETCHED;
+                let bodies = self.pending.iter().take(fetched).map(|pending| &pending.record[..]);
+                self.tree.prefetch(
+                    bodies.filter_map(|record| leading_buffer(record.get(TxnHeader::ENCODED_BYTES..)?)),
+                );
+            }
+            fetched -= 1;
             let pending = self.pending.pop_front().expect("looked at above");
             let applied = match self.tree.apply(&pending.record) {
                 Ok(applied) => applied,
@@ -29,6 +41,9 @@ impl Pipeline {
             };
             assert_eq!(applied.header.zxid, pending.zxid, "applied out of order");
             self.add_step(pending.asker, applied);
+            if self.steps.len() >= limits::STEPS_PER_BATCH {
+                self.send_batch();
+            }
         }
         assert!(self.tree.last_applied() <= self.node.committed(), "applied what is not committed");
         self.counters.committed.add((before - self.pending.len()) as u64);

@@ -25,7 +25,7 @@ use crate::{
         messages::{Asker, CommitBatch, Delivery, Step, Submission},
     },
     status::PipelineCounters,
-    storage::{DataDirs, LogFailure, TxnLog},
+    storage::{DataDirs, LogFailure, TxnLog, ring::IN_PLACE_BYTES_MAX},
 };
 use bytes::{Bytes, BytesMut};
 use sessions::SessionTable;
@@ -49,6 +49,11 @@ pub const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Sent batches whose memory waits for being used again. A core that lags by more than this many batches costs some
 /// allocations.
 const BATCHES_KEPT: usize = 16;
+
+/// Waiting records of this many bytes are written before what has just become durable is applied. With fewer the disk
+/// would be busy for nothing when the answers bring the next requests; and they would be written in place, which
+/// would delay the answers.
+const FLUSHED_AHEAD_BYTES: u64 = IN_PLACE_BYTES_MAX as u64;
 
 /// Both lanes of one client core, seen from the pipeline.
 #[derive(Debug)]
@@ -146,12 +151,16 @@ pub struct Pipeline {
     /// Steps of the batch that is being made.
     steps: Vec<Step>,
     effects: Vec<Effect>,
+    /// Submissions taken from a lane and not yet looked at.
+    group: Vec<Submission>,
     /// Where `prepare` writes a record, before it becomes part of `arena`.
     scratch: Vec<u8>,
     /// Records are cut from this, so that a record costs no allocation of its own.
     arena: BytesMut,
     /// Wall clock of this turn.
     wall_ms: i64,
+    /// The server's clock at the start of this turn.
+    now_ms: u64,
     /// Core with which the next drain starts, so that none is always last.
     first_core: usize,
     /// When the next tick is due, milliseconds of the server's clock.
@@ -205,9 +214,11 @@ impl Pipeline {
             sent: VecDeque::new(),
             steps: Vec::new(),
             effects: Vec::new(),
+            group: Vec::new(),
             scratch: Vec::new(),
             arena: BytesMut::new(),
             wall_ms: clock::wall_ms(),
+            now_ms: clock.now_ms(),
             first_core: 0,
             next_tick_ms,
         }
@@ -268,9 +279,14 @@ impl Pipeline {
         self.log.close()
     }
 
+    fn look_at_clocks(&mut self) {
+        self.wall_ms = clock::wall_ms();
+        self.now_ms = self.clock.now_ms();
+    }
+
     /// One turn; whether anything was done.
     fn turn(&mut self, take_submissions: bool) -> Result<bool, LogFailure> {
-        self.wall_ms = clock::wall_ms();
+        self.look_at_clocks();
         let mut busy = self.finish_flush()?;
         busy |= self.push_overflow();
         if take_submissions && !self.is_backed_up() {
@@ -300,6 +316,10 @@ impl Pipeline {
                 flushed.bytes
             );
         }
+        // A long batch that waits goes to the disk before this one is applied: the two then go on side by side.
+        if self.log.pending_bytes() >= FLUSHED_AHEAD_BYTES {
+            self.log.flush()?;
+        }
         let epoch = self.node.epoch();
         self.step(Event::Durable { epoch, zxid: flushed.through });
         self.send_batch();
@@ -309,7 +329,7 @@ impl Pipeline {
     /// Feeds one event to the order and does what it says.
     fn step(&mut self, event: Event) {
         let mut effects = std::mem::take(&mut self.effects);
-        self.node.step(self.clock.now_ms(), event, &mut effects);
+        self.node.step(self.now_ms, event, &mut effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Append { zxid, record } => self.append(zxid, record),
@@ -433,7 +453,7 @@ impl Pipeline {
 
     /// Once a tick: time is told to the order, and sessions that ran out are closed.
     fn tick(&mut self) {
-        self.wall_ms = clock::wall_ms();
+        self.look_at_clocks();
         self.step(Event::Tick);
         self.drain_touches();
         self.look_for_expired();

@@ -13,6 +13,24 @@ use zkfast_zab::{Event, Node};
 /// Room for records in one piece of the arena. At 200 bytes a record some 300 share one allocation.
 const ARENA_BYTES: usize = 64 * 1024;
 
+/// Transactions before the end of an epoch's counter within which submissions are taken one by one; more than a turn
+/// brings.
+const ROLL_OVER_MARGIN: u32 = 1 << 20;
+
+/// The path with which the body of most requests begins: for prefetching, so anything may be in it.
+fn path_of(submission: &Submission) -> Option<&[u8]> {
+    match submission {
+        Submission::Write(write) => leading_buffer(&write.body),
+        _ => None,
+    }
+}
+
+/// A length and as many bytes.
+pub(super) fn leading_buffer(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.get(..usize::try_from(i32::from_be_bytes(*length)).ok()?)
+}
+
 impl Pipeline {
     /// Takes a bounded number of submissions from the lanes, from each core in turn; whether there were any.
     pub(super) fn drain_submissions(&mut self) -> bool {
@@ -20,18 +38,30 @@ impl Pipeline {
         let mut left = limits::SUBMITS_PER_TURN;
         let count = self.cores.len();
         let mut any = false;
+        // A group is submitted whole: near the end of an epoch's counter there may be room for only one more.
+        let counter = self.node.next_zxid().map_or(u32::MAX, Zxid::counter);
+        let group_max = if counter > u32::MAX - ROLL_OVER_MARGIN { 1 } else { limits::PREFETCHED };
         // A share for each core, so that a busy one cannot keep the others waiting.
         let share = left.div_ceil(count);
         for offset in 0..count {
             let index = (self.first_core + offset) % count;
-            for _ in 0..share.min(left) {
-                if self.is_backed_up() {
-                    return any;
+            let mut own = share.min(left);
+            while own > 0 && !self.is_backed_up() {
+                let mut group = std::mem::take(&mut self.group);
+                let submissions = &self.cores[index].lanes.submissions;
+                group.extend(std::iter::from_fn(|| submissions.pop()).take(own.min(group_max)));
+                let count = group.len();
+                self.tree.prefetch(group.iter().filter_map(path_of));
+                for submission in group.drain(..) {
+                    self.submit(index, submission);
                 }
-                let Some(submission) = self.cores[index].lanes.submissions.pop() else { break };
-                self.submit(index, submission);
+                self.group = group;
+                if count == 0 {
+                    break;
+                }
                 any = true;
-                left -= 1;
+                own -= count;
+                left -= count;
             }
         }
         self.first_core = (self.first_core + 1) % count;

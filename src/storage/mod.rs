@@ -5,6 +5,7 @@
 //! | `txnlog` | the append side of the log: window, flush, report | the pipeline core |
 //! | `window` | the memory in which a batch is laid out | the pipeline core |
 //! | `ring` | io_uring: one write in flight, one wake-up | the pipeline core |
+//! | `writer` | makes long writes while the pipeline goes on | a helper thread |
 //! | `disk` | the few things that a log asks of a disk, and the real one | both |
 //! | `preparer` | makes, names and trims segments ahead of need | a helper thread |
 //! | `segment`, `records`, `tail` | the bytes of a log file, and what its end means | pure |
@@ -40,6 +41,7 @@ pub mod snapshot;
 pub mod tail;
 pub mod txnlog;
 pub mod window;
+mod writer;
 
 pub use data_dirs::DataDirs;
 pub use failure::{LogError, LogFailure};

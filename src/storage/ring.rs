@@ -11,6 +11,7 @@ use super::{
     disk::{Durability, Flusher, SegmentFile},
     failure::{LogError, LogFailure},
     window::Half,
+    writer::{Job, Writer, write_once},
 };
 use io_uring::{IoUring, opcode, squeue, types};
 use std::{
@@ -24,6 +25,9 @@ const ENTRIES: u32 = 8;
 const FLUSH: u64 = 1;
 const WAKE: u64 = 2;
 const SYNC: u64 = 3;
+
+/// Up to so many bytes, some 80 records of 200 bytes, a write is made in place: see [`Ring::write_in_place`].
+pub const IN_PLACE_BYTES_MAX: usize = 16 * 1024;
 
 /// What is added to the eventfd that wakes.
 static WAKE_COUNT: [u8; 8] = 1u64.to_ne_bytes();
@@ -39,8 +43,10 @@ pub struct Ring {
     file_slots: Option<FileSlots>,
     /// `flights` when the last wake-up was asked for.
     wake_armed_at: u64,
-    /// Writes are made by the calling thread, which waits for them; see [`Ring::write_in_place`].
-    in_place: bool,
+    /// Writes are made without the ring; see [`Ring::write_in_place`].
+    writer: Option<Writer>,
+    /// The writer has the write in flight.
+    is_handed_over: bool,
     /// The submission queue holds entries that the kernel did not take yet (EAGAIN, EBUSY).
     unsubmitted: bool,
 }
@@ -120,19 +126,25 @@ impl Ring {
             flights: 0,
             file_slots,
             wake_armed_at: 0,
-            in_place: false,
+            writer: None,
+            is_handed_over: false,
             unsubmitted: false,
         })
     }
 
-    /// From now on the calling thread makes each write itself and waits for it.
+    /// From now on the calling thread makes short writes itself and waits for them; longer ones go to a helper thread.
     ///
     /// For a thread that could do nothing else meanwhile but let the next batch grow, which it does in the lanes
     /// anyway. A write that the ring cannot start without blocking, as ext4's synchronous ones, goes to a kernel
     /// worker: two more switches between threads, then the send and the receive that wake us. Measured (tuning.md,
-    /// "The txlog"): that takes longer than the write. Not for a thread that has peers or clients to answer.
-    pub fn write_in_place(&mut self) {
-        self.in_place = true;
+    /// "The txlog"): that takes longer than the write. A long write comes with many requests behind it: then there is
+    /// work to do meanwhile, and the switches are few for each.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn write_in_place(&mut self) -> io::Result<()> {
+        self.writer = Some(Writer::start(self.wake_event())?);
+        Ok(())
     }
 
     /// The eventfd that wakes, for the helper.
@@ -207,23 +219,9 @@ impl Ring {
     }
 }
 
-/// One `pwrite`, and what io_uring would have reported of it: bytes, or an error number below 0.
-fn write_once(segment: &SegmentFile, bytes: &[u8], offset: u64) -> i32 {
-    use std::os::unix::fs::FileExt;
-    loop {
-        match segment.batches.write_at(bytes, offset) {
-            Ok(written) if written == bytes.len() && segment.durability == Durability::Fsync => {
-                return match segment.batches.sync_data() {
-                    Ok(()) => i32::try_from(written).unwrap_or(i32::MAX),
-                    Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
-                };
-            }
-            Ok(written) => return i32::try_from(written).unwrap_or(i32::MAX),
-            // Nothing was written yet: this is no failure of the disk.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return -error.raw_os_error().unwrap_or(libc::EIO),
-        }
-    }
+/// What the caller is told of bytes written or a negative error number.
+fn outcome_of(written: i32) -> io::Result<usize> {
+    usize::try_from(written).map_err(|_| io::Error::from_raw_os_error(-written))
 }
 
 fn ring_failure(action: &'static str, source: io::Error) -> LogFailure {
@@ -234,11 +232,16 @@ impl Flusher for Ring {
     type File = Arc<SegmentFile>;
 
     fn start(&mut self, file: &Self::File, offset: u64, half: Half, length: usize) -> Result<(), LogFailure> {
-        assert!(self.flight.is_none(), "one write at a time");
+        assert!(self.flight.is_none() && !self.is_handed_over, "one write at a time");
         assert!(length <= half.memory().len());
-        if self.in_place {
-            let written = write_once(file, &half.memory()[..length], offset);
+        if let Some(writer) = &self.writer {
             self.flights += 1;
+            if length > IN_PLACE_BYTES_MAX {
+                writer.ask(Job { file: Arc::clone(file), offset, half, length });
+                self.is_handed_over = true;
+                return Ok(());
+            }
+            let written = write_once(file, &half.memory()[..length], offset);
             let (file, written) = (Arc::clone(file), Some(written));
             self.flight = Some(Flight { half, length, _file: file, written, synced: Some(0) });
             return Ok(());
@@ -284,6 +287,16 @@ impl Flusher for Ring {
     }
 
     fn finished(&mut self) -> Result<Option<(Half, io::Result<usize>)>, LogFailure> {
+        if let (true, Some(writer)) = (self.is_handed_over, &self.writer) {
+            return match writer.take() {
+                Some((job, written)) => {
+                    self.is_handed_over = false;
+                    Ok(Some((job.half, outcome_of(written))))
+                }
+                None if writer.is_gone() => Err(LogFailure::HelperGone),
+                None => Ok(None),
+            };
+        }
         if self.unsubmitted {
             self.submit()?;
         }
@@ -291,17 +304,20 @@ impl Flusher for Ring {
         match self.flight.take_if(|flight| flight.is_over()) {
             None => Ok(None),
             Some(flight) => {
-                let outcome = match flight.outcome() {
-                    error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
-                    written => Ok(written as usize),
-                };
+                let outcome = outcome_of(flight.outcome());
                 Ok(Some((flight.half, outcome)))
             }
         }
     }
 
     fn wake_when_finished(&mut self) -> Result<(), LogFailure> {
-        if self.in_place || (self.flight.is_some() && self.wake_armed_at == self.flights) {
+        if let Some(writer) = &self.writer {
+            if self.is_handed_over {
+                writer.wake_when_finished();
+            }
+            return Ok(());
+        }
+        if self.flight.is_some() && self.wake_armed_at == self.flights {
             return Ok(());
         }
         // DRAIN: executed after everything that was submitted before it, that is, after the write in flight.
@@ -315,6 +331,9 @@ impl Flusher for Ring {
     }
 
     fn wait(&mut self) -> Result<(), LogFailure> {
+        if let (true, Some(writer)) = (self.is_handed_over, &self.writer) {
+            return if writer.wait() { Ok(()) } else { Err(LogFailure::HelperGone) };
+        }
         loop {
             self.reap();
             if self.flight.as_ref().is_none_or(Flight::is_over) {

@@ -46,7 +46,7 @@ pub struct LogConfig {
     pub force_sync: bool,
     /// `txnLogSizeLimitInKb` (P12): a new file once this many KiB are in one.
     pub size_limit_kib: Option<u64>,
-    /// The thread that flushes waits for each write itself ([`Ring::write_in_place`]).
+    /// The thread that flushes waits for short writes itself ([`Ring::write_in_place`]).
     pub writes_in_place: bool,
 }
 
@@ -180,7 +180,7 @@ impl TxnLog {
         let mut halves = [new_half(&config.log_dir, HALF_BYTES)?, new_half(&config.log_dir, HALF_BYTES)?];
         let mut ring = Ring::new(wake, &mut halves)?;
         if config.writes_in_place {
-            ring.write_in_place();
+            ring.write_in_place().map_err(|source| LogError::Helper { source })?;
         }
         let shared = Shared::new(Some(ring.wake_event()));
 
@@ -298,6 +298,11 @@ impl<F: Flusher> TxnLog<F> {
     /// Whether anything was appended that is not reported durable yet.
     pub fn is_busy(&self) -> bool {
         self.durable < self.appended
+    }
+
+    /// Bytes of records that wait for the next write.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending.bytes
     }
 
     /// Whether a write is in flight or one that is done waits for its file's name.

@@ -145,13 +145,13 @@ impl Tree {
     /// Fetches into the caches what preparing or applying writes to these paths will touch. To be called with the paths
     /// of a batch before its first request is prepared; on a tree of a million znodes it takes most of the waiting for
     /// memory out of each (see tuning.md, "The tree"). Has no other effect.
-    pub fn prefetch<'a>(&self, paths: impl IntoIterator<Item = &'a str>) {
+    pub fn prefetch<P: AsRef<[u8]>>(&self, paths: impl IntoIterator<Item = P>) {
         let mut hashes = [0; 32];
         let mut paths = paths.into_iter();
         loop {
             let mut count = 0;
             for (hash, path) in hashes.iter_mut().zip(paths.by_ref()) {
-                *hash = self.znodes.key(path).hash;
+                *hash = self.znodes.hash(path.as_ref());
                 count += 1;
             }
             self.znodes.prefetch(&hashes[..count]);

@@ -51,9 +51,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn hash(&self, path: &str) -> u64 {
+    fn hash(&self, path: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(path.as_bytes());
+        hasher.write(path);
         hasher.finish()
     }
 }
@@ -143,7 +143,12 @@ impl Znodes {
 
     /// `path` with its hash.
     pub(crate) fn key<'a>(&self, path: &'a str) -> Key<'a> {
-        Key { path, hash: self.shared.hash(path) }
+        Key { path, hash: self.shared.hash(path.as_bytes()) }
+    }
+
+    /// The hash of a path, which need not be text.
+    pub(crate) fn hash(&self, path: &[u8]) -> u64 {
+        self.shared.hash(path)
     }
 
     /// Number of nodes, the root counted once.
@@ -484,7 +489,7 @@ impl Reading {
     }
 
     pub(crate) fn key<'a>(&self, path: &'a str) -> Key<'a> {
-        Key { path, hash: self.shared.hash(path) }
+        Key { path, hash: self.shared.hash(path.as_bytes()) }
     }
 
     /// The node at this view.
