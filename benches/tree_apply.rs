@@ -56,7 +56,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let before = resident_bytes();
-        let mut tree = Tree::new(TreeConfig { hash_seed: 12_345, ..TreeConfig::default() });
+        // ZKFAST_DIGESTS=off tells what the digest costs (P34).
+        let has_digests = std::env::var("ZKFAST_DIGESTS").as_deref() != Ok("off");
+        let mut tree = Tree::new(TreeConfig { hash_seed: 12_345, has_digests, ..TreeConfig::default() });
         let reader = tree.reader();
         let identities = [Id::new("ip", "127.0.0.1")];
         let (random, zxid) = (88_172_645_463_325_252, 0);

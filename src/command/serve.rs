@@ -5,7 +5,7 @@
 
 use super::{checks, daemon, options::ServeOptions, start_error::StartError};
 use crate::{
-    config::limits,
+    config::{limits, zoo_cfg::ZooCfg},
     cores::{
         clock::{self, Clock},
         lanes::{BellEnd, Sleeper, doorbell, lane},
@@ -66,7 +66,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let listeners = bind(options)?;
     let address =
         listeners[0].local_addr().map_err(|error| StartError::listen(options.client_address, error))?;
-    let snapshot = SnapshotOptions { is_paced: true, ..SnapshotOptions::default() };
+    let snapshot = SnapshotOptions { is_paced: true, ..snapshot_options(cfg) };
     let recovered = recover(options, &dirs)?;
 
     let (bell, bell_end) = doorbell().map_err(StartError::descriptors)?;
@@ -174,8 +174,11 @@ fn lock(dirs: &DataDirs) -> Result<Vec<DirectoryLock>, StartError> {
 
 /// Recovers the tree and tells what was found.
 fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartError> {
-    let recovery_options =
-        RecoveryOptions { trusts_empty: options.cfg.trust_empty_snapshot, ..RecoveryOptions::default() };
+    let recovery_options = RecoveryOptions {
+        trusts_empty: options.cfg.trust_empty_snapshot,
+        snapshot: snapshot_options(&options.cfg),
+        ..RecoveryOptions::default()
+    };
     let recovered = recovery::recover(dirs, &tree_config(options), &recovery_options).map_err(refused)?;
     for skipped in &recovered.skipped {
         log::warn!("snapshot {} is not used: {}", skipped.path.display(), skipped.reason);
@@ -185,6 +188,12 @@ fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartEr
             "{}: the last write was torn when the server or the machine went down; what was not acknowledged is cut \
              off, {bytes} bytes are good",
             file.display()
+        );
+    }
+    if let (mismatches, Some(last)) = recovered.tree.digest_mismatches() {
+        log::error!(
+            "Digests are not matching. Value is Zxid. {last}: {mismatches} times in the files that were loaded; they \
+             were damaged, or written by a server whose tree differed"
         );
     }
     let from = recovered.snapshot.as_ref().map_or_else(
@@ -199,12 +208,17 @@ fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartEr
     Ok(recovered)
 }
 
+fn snapshot_options(cfg: &ZooCfg) -> SnapshotOptions {
+    SnapshotOptions { has_digest: cfg.digest_enabled, ..SnapshotOptions::default() }
+}
+
 fn tree_config(options: &ServeOptions) -> TreeConfig {
     TreeConfig {
         hash_seed: u64::try_from(clock::wall_ms()).unwrap_or(0).rotate_left(32)
             ^ u64::from(std::process::id()),
         extended_types: options.cfg.extended_types,
         skip_acl: options.cfg.skip_acl,
+        has_digests: options.cfg.digest_enabled,
         ..TreeConfig::default()
     }
 }

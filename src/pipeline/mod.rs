@@ -492,6 +492,25 @@ impl Pipeline {
         self.counters.ephemerals.set(self.tree.ephemerals_count() as u64);
         self.counters.data_bytes.set(self.tree.approximate_data_size());
         self.counters.sessions.set(self.sessions.len() as u64);
+        let (mismatches, last) = self.tree.digest_mismatches();
+        if mismatches != self.counters.digest_mismatches.get() {
+            self.tell_of_mismatch(mismatches, last);
+        }
+    }
+
+    /// P34: the server goes on, as Apache's does, but its operator must know. The first is told of at once, the others
+    /// with each power of two.
+    #[cold]
+    fn tell_of_mismatch(&self, mismatches: u64, last: Option<Zxid>) {
+        let told = self.counters.digest_mismatches.get();
+        self.counters.digest_mismatches.add(mismatches.wrapping_sub(told));
+        if told.checked_ilog2() != mismatches.checked_ilog2() {
+            log::error!(
+                "Digests are not matching. Value is Zxid. {}: {mismatches} so far; this server's tree differs from the \
+                 one of whoever wrote these transactions",
+                last.unwrap_or(Zxid::ZERO)
+            );
+        }
     }
 
     /// Tells the client cores to end; whether all of them have been told.

@@ -136,6 +136,12 @@ impl Snapshots {
                 Ok(written) => {
                     last_bytes.store(written.bytes, Ordering::Relaxed);
                     counters.snapshot_latency.record(written.elapsed.as_nanos() as u64);
+                    if !written.digest_agrees {
+                        log::error!(
+                            "the digest of {}, counted node by node, is not the one that was kept: report this, please",
+                            written.path.display()
+                        );
+                    }
                     log::info!(
                         "wrote {}: {} bytes in {} ms",
                         written.path.display(),

@@ -185,6 +185,8 @@ pub struct PipelineCounters {
     pub refused_for_space: Counter,
     /// Sessions that ran out of time.
     pub sessions_expired: Counter,
+    /// Transactions and images whose digest was not the tree's (P34).
+    pub digest_mismatches: Counter,
     /// Transactions appended to the log.
     pub appended: Counter,
     /// Transactions committed.

@@ -62,7 +62,7 @@ pub fn lines(picture: &Picture) -> Vec<(String, Value)> {
         }
     }
     // Counters of things that cannot happen here.
-    for name in ["digest_mismatches_count", "stale_requests", "throttled_ops"] {
+    for name in ["stale_requests", "throttled_ops"] {
         lines.integer(name, 0);
     }
     let totals = &picture.totals;

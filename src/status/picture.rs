@@ -222,7 +222,7 @@ pub struct Totals {
 
 impl Totals {
     /// The plain counters by their names in `mntr`.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 23] = [
         "packets_received",
         "packets_sent",
         "bytes_received_count",
@@ -241,6 +241,7 @@ impl Totals {
         "node_changed_watch_count",
         "node_children_watch_count",
         "stale_sessions_expired",
+        "digest_mismatches_count",
         "proposal_count",
         "commit_count",
         "fsync_threshold_exceed_count",
@@ -284,6 +285,7 @@ impl Totals {
         }
         let counters = [
             &pipeline.sessions_expired,
+            &pipeline.digest_mismatches,
             &pipeline.appended,
             &pipeline.committed,
             &pipeline.flushes_slow,

@@ -61,6 +61,8 @@ pub struct Written {
     pub bytes: u64,
     /// Time it took.
     pub elapsed: Duration,
+    /// Whether the tree's digest, counted node by node while writing, is the one that was kept (P33).
+    pub digest_agrees: bool,
 }
 
 /// Why a snapshot could not be written. The log still has everything; the server goes on.
@@ -99,7 +101,10 @@ pub fn write(
         Ok(bytes)
     };
     match attempt() {
-        Ok(bytes) => Ok(Written { zxid, path, bytes, elapsed: started.elapsed() }),
+        Ok(bytes) => {
+            let digest_agrees = image.digest_agrees();
+            Ok(Written { zxid, path, bytes, elapsed: started.elapsed(), digest_agrees })
+        }
         Err(source) => {
             let _ = fs::remove_file(&writing);
             Err(SnapshotError { action, path, source })
@@ -376,8 +381,23 @@ impl SnapshotFile {
             check_seal(bytes, seal_at)?;
         }
         tree.set_last_applied(zxid);
+        if let Some((zxid, version, digest)) = digest_trailer(&bytes[seal_at + SEAL_BYTES..]) {
+            tree.expect_digest(zxid, version, digest);
+        }
         Ok(tree)
     }
+}
+
+/// The digest behind the nodes' seal, if there is one (P25): zxid, version, digest. Behind it comes a seal of its own,
+/// which tells it from the last zxid that may stand there instead (P26). Version 1 had a string, and is not compared.
+fn digest_trailer(bytes: &[u8]) -> Option<(Zxid, i32, i64)> {
+    const DIGEST_BYTES: usize = 8 + 4 + 8;
+    if !bytes.get(DIGEST_BYTES..DIGEST_BYTES + SEAL_BYTES)?.ends_with(b"\x00\x00\x00\x01/") {
+        return None;
+    }
+    let zxid = i64::from_be_bytes(*bytes.first_chunk()?);
+    let version = i32::from_be_bytes(*bytes[8..].first_chunk()?);
+    Some((Zxid(zxid), version, i64::from_be_bytes(*bytes[12..].first_chunk()?)))
 }
 
 fn check_seal(bytes: &[u8], at: usize) -> Result<(), InvalidSnapshot> {

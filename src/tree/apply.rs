@@ -152,7 +152,7 @@ impl Tree {
     /// # Errors
     /// If the bytes are no transaction, or one from before the last applied. The state is unchanged then.
     pub fn apply(&mut self, record: &Bytes) -> Result<Applied, ApplyError> {
-        let (header, txn, _digest) = Txn::decode_record(record)?;
+        let (header, txn, digest) = Txn::decode_record(record)?;
         let zxid = header.zxid;
         // Equal is allowed: Apache gives the ErrorTxn of an undecodable request the zxid of its predecessor (C27).
         if zxid < self.last_applied || zxid > ZXID_MAX {
@@ -164,6 +164,10 @@ impl Tree {
         self.last_applied = zxid;
         self.last_prepared = self.last_prepared.max(zxid);
         self.overlay.applied(zxid);
+        self.digests.check(zxid, digest);
+        if self.last_prepared == zxid {
+            self.digests.meet();
+        }
         self.znodes.finish(zxid);
         Ok(Applied { header, answer, changes })
     }
@@ -257,9 +261,15 @@ impl Tree {
         let parent_acl = list_to_check(&parent.node());
         let now = parent.node().children_state();
         let children = raised(now, create, context.zxid).unwrap_or(now);
+        self.digests.apply_children(&parent.node(), children);
         let newborn =
             Newborn { czxid: context.zxid, ctime_ms: context.time_ms, owner, acl: list, data: create.data };
         let node = parent.create_child(key, newborn, children);
+        if self.digests.is_enabled {
+            let crc = self.digests.crc(&create.path, create.data, &node.persisted());
+            self.digests.apply(0, crc);
+            node.set_crc(crc);
+        }
         let stat = match create.mode {
             CreateTxnMode::Create { .. } => None,
             CreateTxnMode::Create2 { .. } | CreateTxnMode::Container | CreateTxnMode::Ttl { .. } => {
@@ -286,6 +296,7 @@ impl Tree {
         if let Some(mut node) = self.znodes.node_mut(key)
             && !same_list(&node.node(), &list)
         {
+            // Neither ACL nor aversion changes what the node counts.
             let aversion = node.node().aversion();
             node.set_acl(context.zxid, aversion, list);
         }
@@ -293,6 +304,7 @@ impl Tree {
         if let Some(mut parent) = self.znodes.node_mut(parent_key)
             && let Some(children) = raised(parent.node().children_state(), create, context.zxid)
         {
+            self.digests.apply_children(&parent.node(), children);
             parent.set_children(context.zxid, children);
         }
         ErrorCode::NODE_EXISTS
@@ -315,7 +327,9 @@ impl Tree {
             if let Some(mut parent) = self.znodes.node_mut(parent_key) {
                 let now = parent.node().children_state();
                 if context.zxid > now.pzxid {
-                    parent.set_children(context.zxid, Children { pzxid: context.zxid, ..now });
+                    let children = Children { pzxid: context.zxid, ..now };
+                    self.digests.apply_children(&parent.node(), children);
+                    parent.set_children(context.zxid, children);
                 }
             }
             return Err(ErrorCode::NO_NODE);
@@ -334,14 +348,18 @@ impl Tree {
     /// Removes one node without children; the ACLs of node and parent.
     fn delete_node(&mut self, zxid: Zxid, path: &str) -> Option<(SharedList, SharedList)> {
         let node = self.znodes.node_mut(self.znodes.key(path))?;
-        let (acl, parent_acl, owner, bytes, now) = {
+        let (acl, parent_acl, owner, bytes, children) = {
             let node = node.node();
             let parent = node.parent()?;
             let bytes = (path.len() + node.data_bytes()) as u64;
-            (list_to_check(&node), list_to_check(&parent), node.owner(), bytes, parent.children_state())
+            let now = parent.children_state();
+            // T13, T14.
+            let children = Children { pzxid: now.pzxid.max(zxid), ..now };
+            self.digests.apply(node.crc(), 0);
+            self.digests.apply_children(&parent, children);
+            (list_to_check(&node), list_to_check(&parent), node.owner(), bytes, children)
         };
-        // T13, T14.
-        node.delete(zxid, Children { pzxid: now.pzxid.max(zxid), ..now });
+        node.delete(zxid, children);
         self.owned.remove(owner, path);
         self.data_bytes -= bytes;
         Some((acl, parent_acl))
@@ -382,6 +400,11 @@ impl Tree {
         node.set_data(context.zxid, context.time_ms, set.version, set.data);
         let after = node.node();
         let (stat, acl) = (after.stat(), list_to_check(&after));
+        if self.digests.is_enabled {
+            let crc = self.digests.crc(&set.path, set.data, &after.persisted());
+            self.digests.apply(after.crc(), crc);
+            after.set_crc(crc);
+        }
         self.data_bytes = self.data_bytes - bytes_before + after.data_bytes() as u64;
         let path = context.path(&set.path);
         changes.push(Change { path, kind: ChangeKind::DataChanged, acl, parent_acl: None });
@@ -399,8 +422,13 @@ impl Tree {
         let list = self.acls.intern(acl);
         let key = self.znodes.key(path);
         let mut node = self.znodes.node_mut(key).ok_or(ErrorCode::NO_NODE)?;
+        let before = node.node().persisted();
         node.set_acl(context.zxid, aversion, list);
-        Ok(node.node().stat())
+        let after = node.node();
+        let crc = self.digests.crc_of_stat(path, after.crc(), &before, &after.persisted());
+        self.digests.apply(after.crc(), crc);
+        after.set_crc(crc);
+        Ok(after.stat())
     }
 
     /// P18, S7: the listed paths first, then whatever else the session still owns.

@@ -29,6 +29,8 @@ pub struct ImageWriter {
     stage: Stage,
     node_count: usize,
     digest: u64,
+    /// The sum that the writer keeps, where it keeps one.
+    kept_digest: Option<i64>,
 }
 
 /// What comes next.
@@ -70,6 +72,12 @@ impl ImageWriter {
     /// [`DIGEST_VERSION`]: Self::DIGEST_VERSION
     pub fn digest(&self) -> Option<i64> {
         matches!(self.stage, Stage::Done).then_some(self.digest as i64)
+    }
+
+    /// Whether the digest counted here is the one that the writer kept: false once the last chunk is written and they
+    /// differ, which says that one of them is wrong.
+    pub fn digest_agrees(&self) -> bool {
+        self.digest().zip(self.kept_digest).is_none_or(|(counted, kept)| counted == kept)
     }
 
     /// `digestVersion` of [`digest`](Self::digest) (P25).
@@ -127,12 +135,13 @@ impl ImageWriter {
     fn put_nodes(&mut self, at: &str, out: &mut Vec<u8>) -> Stage {
         let end = out.len() + CHUNK_BYTES;
         let (mut count, mut sum) = (0, 0_u64);
+        let mut scratch = Vec::new();
         let root = self.reading.root();
         let mut node = self.node(at);
         let stage = loop {
             put_node(&node, out);
             count += 1;
-            sum = sum.wrapping_add(node_digest(&node));
+            sum = sum.wrapping_add(node_digest(&node, &mut scratch));
             match node.next_in_walk(root) {
                 Some(next) => node = next,
                 None => {
@@ -207,7 +216,8 @@ impl Tree {
         let lists = (self.acls.len() <= LISTS_AT_ONCE).then(|| self.acls.all());
         let sessions = self.sessions.as_slice().to_vec();
         let stage = Stage::Sessions { sessions, written: 0, lists };
-        ImageWriter { reading: self.znodes.reading(true), stage, node_count: 0, digest: 0 }
+        let kept_digest = self.config.has_digests.then(|| self.digest());
+        ImageWriter { reading: self.znodes.reading(true), stage, node_count: 0, digest: 0, kept_digest }
     }
 
     /// Deletes ephemerals whose session is not in the database (S8). To be called once, when image and log are loaded,

@@ -30,6 +30,7 @@ mod watch;
 mod znodes;
 
 pub use apply::{Answer, Applied, ApplyError, Change, ChangeKind, Changes, MultiAnswer};
+pub use digest::{DIGEST_VERSION, LoggedDigest};
 pub use image::{ImageError, ImageWriter};
 pub use image_end::ImageEnd;
 pub use prepare::{Ask, Prepared};
@@ -38,6 +39,7 @@ pub use session::{ExpiryQueue, Sessions};
 pub use znodes::NodeRef;
 
 use acl::{AclRules, AclTable};
+use digest::Digests;
 use overlay::Overlay;
 use owned::{Owned, Owner};
 use std::sync::Arc;
@@ -56,6 +58,8 @@ pub struct TreeConfig {
     pub skip_acl: bool,
     /// `reconfigEnabled`: without it a reconfig is refused with -123.
     pub reconfig_enabled: bool,
+    /// `digest.enabled`: transactions carry the tree's digest, and those that come are compared (P34).
+    pub has_digests: bool,
     /// Which ACL schemes exist.
     pub acl_rules: AclRules,
 }
@@ -69,6 +73,7 @@ pub struct Tree {
     sessions: Sessions,
     overlay: Overlay,
     interest: Arc<Interest>,
+    digests: Digests,
     last_applied: Zxid,
     last_prepared: Zxid,
     /// Sum of the lengths of all paths and data (`approximate_data_size`).
@@ -95,13 +100,16 @@ impl Tree {
         let readable = self.acls.intern(&[zkfast_wire::Acl::READ_ONLY]);
         let stat = StatPersisted { aversion: -1, ..stat };
         self.load_node(path::CONFIG, &stat, readable, Some(&[]));
+        self.digests.meet();
     }
 
     /// A tree with a bare root.
     pub(crate) fn empty(config: TreeConfig) -> Self {
         let seed = config.hash_seed;
+        let digests = Digests::new(config.has_digests);
         Self {
             config,
+            digests,
             znodes: Znodes::new(seed),
             acls: AclTable::new(seed),
             owned: Owned::default(),
@@ -134,6 +142,7 @@ impl Tree {
         assert!(zxid >= self.last_applied, "state never goes back");
         self.last_applied = zxid;
         self.last_prepared = self.last_prepared.max(zxid);
+        self.digests.meet();
         self.znodes.finish(zxid);
     }
 
@@ -280,6 +289,9 @@ impl Tree {
             // Java's map of nodes holds the root under "" and "/" (T4).
             self.data_bytes += bytes + bytes - 1;
             self.znodes.root_mut().load_root(stat, acl, data);
+            let crc = self.digests.crc(path, data, stat);
+            self.znodes.root_mut().node().set_crc(crc);
+            self.digests.apply(0, crc);
             return true;
         }
         let owner = Owner::decode(stat.ephemeral_owner, self.config.extended_types);
@@ -290,7 +302,9 @@ impl Tree {
         let Some(parent) = path::parent(path) else { return false };
         let parent = self.znodes.key(parent);
         let Some(mut parent) = self.znodes.node_mut(parent) else { return false };
-        parent.load_child(key, stat, owner, acl, data);
+        let crc = self.digests.crc(path, data, stat);
+        parent.load_child(key, stat, owner, acl, data).node().set_crc(crc);
+        self.digests.apply(0, crc);
         self.data_bytes += bytes;
         self.owned.insert(owner, path);
         true

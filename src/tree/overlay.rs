@@ -13,19 +13,19 @@ use crate::{
 };
 use hashbrown::{HashMap, HashTable};
 use std::collections::VecDeque;
-use zkfast_wire::{SessionId, Zxid};
+use zkfast_wire::{SessionId, StatPersisted, Zxid};
 
 /// What the checks need to know of a node that prepared transactions touch.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     /// False once a delete is prepared.
     pub(crate) exists: bool,
-    pub(crate) version: i32,
-    pub(crate) aversion: i32,
-    /// Raw cversion.
-    pub(crate) cversion: i32,
+    /// Its ephemeral owner is that of `owner`.
+    pub(crate) stat: StatPersisted,
     pub(crate) children: i32,
     pub(crate) owner: Owner,
+    /// What the node counts in the digest.
+    pub(crate) crc: u32,
     /// The ACL, if a prepared transaction gives the node one; otherwise the applied node's holds.
     pub(crate) acl: Option<NodeAcl>,
 }
@@ -35,11 +35,10 @@ impl Pending {
     pub(crate) fn of(node: &NodeRef<'_>) -> Self {
         Self {
             exists: true,
-            version: node.version(),
-            aversion: node.aversion(),
-            cversion: node.children_state().cversion,
+            stat: node.persisted(),
             children: node.child_count(),
             owner: node.owner(),
+            crc: node.crc(),
             acl: None,
         }
     }

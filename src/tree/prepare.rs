@@ -7,6 +7,7 @@
 use crate::{
     Tree,
     acl::{self, NodeAcl},
+    digest::DIGEST_VERSION,
     overlay::{Overlay, Pending},
     owned::{Owner, TTL_MS_MAX},
     path,
@@ -15,7 +16,7 @@ use crate::{
 use bytes::BufMut;
 use std::borrow::Cow;
 use zkfast_wire::{
-    Acl, ErrorCode, Id, OpCode, Perms, Request, SessionId, TxnHeader, Zxid, jute,
+    Acl, ErrorCode, Id, OpCode, Perms, Request, SessionId, StatPersisted, TxnHeader, Zxid, jute,
     request::{CreateRequest, PathVersion, SetAclRequest, SetDataRequest},
 };
 
@@ -65,14 +66,14 @@ impl Seen<'_> {
     fn version(&self) -> i32 {
         match self {
             Self::Applied(node) => node.version(),
-            Self::Pending(pending, _) => pending.version,
+            Self::Pending(pending, _) => pending.stat.version,
         }
     }
 
     fn aversion(&self) -> i32 {
         match self {
             Self::Applied(node) => node.aversion(),
-            Self::Pending(pending, _) => pending.aversion,
+            Self::Pending(pending, _) => pending.stat.aversion,
         }
     }
 
@@ -165,7 +166,13 @@ impl Tree {
             request => self.prepare_body(ask, request, out),
         };
         match outcome {
-            Ok(()) => Prepared { error: ErrorCode::OK },
+            Ok(()) => {
+                if self.digests.is_enabled {
+                    out.put_i32(DIGEST_VERSION);
+                    out.put_u64(self.digests.prepared());
+                }
+                Prepared { error: ErrorCode::OK }
+            }
             Err(error) => {
                 out.truncate(start);
                 write_error(ask.session, ask.cxid, ask.zxid, ask.time_ms, error, out);
@@ -197,6 +204,7 @@ impl Tree {
     /// Forgets what is prepared and not applied: the leader's reign ended.
     pub fn discard_pending(&mut self) {
         self.overlay.clear();
+        self.digests.meet();
         self.last_prepared = self.last_applied;
     }
 
@@ -260,6 +268,7 @@ impl Tree {
         require(!parts.iter().any(has_bad_flags), ErrorCode::MARSHALLING_ERROR)?;
         jute::put_count(out, parts.len());
         self.overlay.begin();
+        let digest_before = self.digests.prepared();
         let mut failed = false;
         for part in parts {
             let start = out.len();
@@ -286,9 +295,10 @@ impl Tree {
             }
         }
         if failed {
-            self.overlay.roll_back(ask.zxid)
+            self.overlay.roll_back(ask.zxid);
+            self.digests.roll_back(digest_before);
         } else {
-            self.overlay.keep()
+            self.overlay.keep();
         }
         Ok(())
     }
@@ -325,11 +335,13 @@ impl Tree {
         final_path.clear();
         final_path.push_str(&create.path);
         if mode.sequential {
-            path::push_sequence(&mut final_path, parent_after.cversion);
+            path::push_sequence(&mut final_path, parent_after.stat.cversion);
         }
         let outcome = self.check_create_target(&final_path, parent_owner);
         if outcome.is_ok() {
-            parent_after.cversion = parent_after.cversion.wrapping_add(1);
+            let parent_before = parent_after.stat;
+            parent_after.stat.cversion = parent_before.cversion.wrapping_add(1);
+            parent_after.stat.pzxid = ask.zxid;
             parent_after.children += 1;
             jute::put_text(out, &final_path);
             jute::put_buffer(out, create.data);
@@ -345,20 +357,24 @@ impl Tree {
             if matches!(op, OpCode::Create | OpCode::Create2) {
                 jute::put_bool(out, mode.kind == ModeKind::Ephemeral);
             }
-            out.put_i32(parent_after.cversion);
+            out.put_i32(parent_after.stat.cversion);
             if op == OpCode::CreateTtl {
                 out.put_i64(ttl_ms);
             }
-            let node = Pending {
-                exists: true,
-                version: 0,
-                aversion: 0,
-                cversion: 0,
-                children: 0,
-                owner,
-                acl: Some(self.acls.intern(&fixed)),
+            let stat = StatPersisted {
+                czxid: ask.zxid,
+                mzxid: ask.zxid,
+                pzxid: ask.zxid,
+                ctime_ms: ask.time_ms,
+                mtime_ms: ask.time_ms,
+                ephemeral_owner: owner.encode(),
+                ..StatPersisted::default()
             };
-            self.overlay.put(parent_key, ask.zxid, parent_after);
+            let crc = self.digests.crc(&final_path, create.data, &stat);
+            self.digests.prepare(0, crc);
+            let node =
+                Pending { exists: true, stat, children: 0, owner, crc, acl: Some(self.acls.intern(&fixed)) };
+            self.put_stat(parent_key, ask.zxid, parent_before, parent_after);
             let key = self.znodes.key(&final_path);
             self.overlay.put(key, ask.zxid, node);
         }
@@ -421,10 +437,21 @@ impl Tree {
 
     fn put_delete(&mut self, zxid: Zxid, parent: (Key<'_>, Pending), node: (Key<'_>, Pending)) {
         let (parent_key, mut parent) = parent;
+        let before = parent.stat;
         parent.children -= 1;
-        self.overlay.put(parent_key, zxid, parent);
+        parent.stat.pzxid = zxid;
+        self.put_stat(parent_key, zxid, before, parent);
         let (key, node) = node;
+        self.digests.prepare(node.crc, 0);
         self.overlay.put(key, zxid, Pending { exists: false, acl: None, ..node });
+    }
+
+    /// Records a change of a node's stat alone.
+    fn put_stat(&mut self, key: Key<'_>, zxid: Zxid, before: StatPersisted, mut node: Pending) {
+        let crc = self.digests.crc_of_stat(key.path, node.crc, &before, &node.stat);
+        self.digests.prepare(node.crc, crc);
+        node.crc = crc;
+        self.overlay.put(key, zxid, node);
     }
 
     /// T30. A path that names a node is valid, so it is looked at only when it does not.
@@ -440,7 +467,11 @@ impl Tree {
         let node = look(znodes, overlay, key).ok_or_else(|| missing(&set.path))?;
         self.require_permission(&node, Perms::WRITE, ask.identities)?;
         let version = next_version(node.version(), set.version)?;
-        let pending = Pending { version, ..node.pending() };
+        let mut pending = node.pending();
+        (pending.stat.version, pending.stat.mzxid, pending.stat.mtime_ms) = (version, ask.zxid, ask.time_ms);
+        let crc = self.digests.crc(&set.path, set.data, &pending.stat);
+        self.digests.prepare(pending.crc, crc);
+        pending.crc = crc;
         self.overlay.put(key, ask.zxid, pending);
         jute::put_text(out, &set.path);
         jute::put_buffer(out, set.data);
@@ -463,9 +494,11 @@ impl Tree {
         let node = look(znodes, overlay, key).ok_or(ErrorCode::NO_NODE)?;
         self.require_permission(&node, Perms::ADMIN, ask.identities)?;
         let aversion = next_version(node.aversion(), set.version)?;
-        let pending = Pending { aversion, ..node.pending() };
+        let mut pending = node.pending();
+        let before = pending.stat;
+        pending.stat.aversion = aversion;
         let list: NodeAcl = self.acls.intern(&fixed);
-        self.overlay.put(key, ask.zxid, Pending { acl: Some(list), ..pending });
+        self.put_stat(key, ask.zxid, before, Pending { acl: Some(list), ..pending });
         jute::put_text(out, &set.path);
         Acl::encode_list(&fixed, out);
         out.put_i32(aversion);

@@ -237,6 +237,10 @@ impl<'a> Txn<'a> {
             }
             // Before 3.6 there was no body: nothing left, or a digest of 12 bytes alone, means no list (P17g).
             OpCode::CloseSession if decoder.remaining() < 4 => Self::CloseSession { paths: None },
+            // 12 bytes that begin with 2 are a digest: as a list they would be two empty paths, which do not exist.
+            OpCode::CloseSession if decoder.remaining() == 12 && decoder.clone().i32("")? == 2 => {
+                Self::CloseSession { paths: None }
+            }
             OpCode::CloseSession => {
                 Self::CloseSession { paths: Some(decoder.texts("CloseSessionTxn.paths2Delete")?) }
             }

@@ -125,6 +125,8 @@ fn hand_over(chain: &[Kind], orderly: bool) {
         write_everything(&mut client, &server, &format!("/turn-{turn}"));
         held.push(client);
         before = Some(tree::read(&mut reader, "/"));
+        // P33, P34: each kind compares the digests that the other wrote into its log and snapshots with its own tree's.
+        assert_eq!(server.monitor("zk_digest_mismatches_count").as_deref(), Some("0"), "{story}");
         if orderly {
             server.stop();
         } else {

@@ -35,7 +35,7 @@ pub fn copy(name: &str) -> (TempDir, DataDirs) {
 }
 
 pub fn config() -> TreeConfig {
-    TreeConfig { hash_seed: 7, extended_types: true, ..TreeConfig::default() }
+    TreeConfig { hash_seed: 7, extended_types: true, has_digests: true, ..TreeConfig::default() }
 }
 
 pub fn opened(dirs: &DataDirs) -> Recovered {
@@ -124,6 +124,9 @@ fn every_older_snapshot_with_more_log_leads_to_the_same_tree() {
             assert_eq!(recovered.snapshot.unwrap().path, newest.path);
             assert!(recovered.replayed.records > records);
             records = recovered.replayed.records;
+            // P34: each of Apache's transactions carries the digest that Apache's tree had then, and so do its snapshots.
+            assert_eq!(recovered.tree.digest_mismatches(), (0, None));
+            assert_eq!(recovered.tree.digest(), recovered.tree.recounted_digest());
             expect_tree(&recovered.tree, name);
             fs::remove_file(newest.path).unwrap();
         }

@@ -19,7 +19,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let config = TreeConfig { extended_types: true, ..TreeConfig::default() };
+        let config = TreeConfig { extended_types: true, has_digests: true, ..TreeConfig::default() };
         let mut server = Self { tree: Tree::new(config), zxid: 0 };
         server.run(OpCode::CreateSession, Request::CreateSession(1_000));
         server
@@ -345,4 +345,47 @@ proptest! {
         let _ = image::load(TreeConfig::default(), &bytes);
         let _ = server.tree.apply(&Bytes::from(record));
     }
+}
+
+/// P34: a server whose tree has gone another way must notice with the first transaction that says what it should be,
+/// and go on.
+#[test]
+fn a_digest_that_does_not_match_is_counted_and_the_tree_goes_on() {
+    let mut server = Server::new();
+    server.create("/a", 0);
+    assert_eq!(server.tree.digest_mismatches(), (0, None));
+    let digest = server.tree.digest();
+    let mut record_of = |digest: Option<(i32, i64)>| {
+        server.zxid += 1;
+        let txn = Txn::CreateSession { timeout_ms: 1_000 };
+        let zxid = Zxid(server.zxid);
+        let header = TxnHeader { session: SessionId(77), cxid: 0, zxid, time_ms: 1, kind: txn.kind() };
+        let mut record = Vec::new();
+        txn.encode_record(&header, &mut record);
+        if let Some((version, digest)) = digest {
+            record.extend_from_slice(&version.to_be_bytes());
+            record.extend_from_slice(&digest.to_be_bytes());
+        }
+        server.tree.apply(&Bytes::from(record)).unwrap();
+        (server.tree.digest_mismatches(), zxid)
+    };
+    // None, as from an old server or one without digests; another version's; the right one.
+    for harmless in [None, Some((1, 5)), Some((2, digest))] {
+        assert_eq!(record_of(harmless).0, (0, None), "{harmless:?}");
+    }
+    let (counted, zxid) = record_of(Some((2, digest + 1)));
+    assert_eq!(counted, (1, Some(zxid)));
+    assert_eq!(record_of(Some((2, digest))).0, (1, Some(zxid)));
+    assert_eq!(server.tree.last_applied(), Zxid(server.zxid));
+}
+
+/// P34: `hash` shows the digest behind each 128th transaction.
+#[test]
+fn every_128th_digest_is_remembered() {
+    let mut server = Server::new();
+    while server.zxid < 300 {
+        server.set("/zookeeper");
+    }
+    let zxids: Vec<i64> = server.tree.digest_log().map(|logged| logged.zxid.0).collect();
+    assert_eq!(zxids, [128, 256]);
 }

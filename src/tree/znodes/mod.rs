@@ -580,7 +580,7 @@ impl<'a> NodeRef<'a> {
     /// The stat as it is stored.
     pub fn persisted(&self) -> StatPersisted {
         // SAFETY: the promise of `new`.
-        unsafe { znode::persisted(self.slot(), self.version, self.family()) }
+        unsafe { znode::persisted(self.slot.as_ptr(), self.version, self.family()) }
     }
 
     /// The data version.
@@ -597,7 +597,18 @@ impl<'a> NodeRef<'a> {
 
     /// Who or what will take the node away.
     pub fn owner(&self) -> Owner {
-        self.slot().owner()
+        // SAFETY: the promise of `new`.
+        unsafe { Slot::owner(self.slot.as_ptr()) }
+    }
+
+    /// What the node counts in the digest of the newest state: the writer's own note, whatever this view is.
+    pub(crate) fn crc(&self) -> u32 {
+        self.slot().crc()
+    }
+
+    /// Notes what the node counts. Only the writer does.
+    pub(crate) fn set_crc(&self, crc: u32) {
+        self.slot().set_crc(crc);
     }
 
     /// Raw cversion and pzxid.

@@ -1,7 +1,7 @@
 //! The records that znodes are made of, as they lie in memory. Part of the version store, the one room with `unsafe`.
 //!
 //! ```text
-//! Slot  88 bytes + path        one incarnation of a path, from its creation to its deletion
+//! Slot  84 bytes + path        one incarnation of a path, from its creation to its deletion; 8 more if it has an owner
 //!   head ------> Version       28 bytes + data, or 56 + data once it was set: newest first
 //!                  older ----> Version ...
 //!   family ----> Family        32 bytes: what child creations and deletions change; null while there was none
@@ -29,7 +29,7 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicPtr, Ordering},
+        atomic::{AtomicI64, AtomicPtr, AtomicU32, Ordering},
     },
 };
 use zkfast_wire::{Acl, SessionId, StatPersisted, Zxid};
@@ -47,8 +47,10 @@ pub(super) const SLOT_ALIGN: usize = 16;
 const LOADED: u32 = 1 << 31;
 /// Bit of `name_offset` that marks an ephemeral: what an owner means depends on the server's settings (T18), once.
 const EPHEMERAL: u32 = 1 << 30;
+/// Bit of `name_offset` that marks a node whose stored owner is not 0: it lies behind the path.
+const OWNED: u32 = 1 << 29;
 
-/// One incarnation of a path. The path's bytes follow the struct.
+/// One incarnation of a path. The path's bytes follow `crc`, and those of the owner follow the path.
 #[repr(C)]
 pub(super) struct Slot {
     path_bytes: u32,
@@ -66,11 +68,13 @@ pub(super) struct Slot {
     /// are freed in the order of their deletion).
     parent: *mut Slot,
     ctime_ms: i64,
-    owner: i64,
+    /// What the node counts in the tree's digest. The writer's own.
+    crc: AtomicU32,
 }
 
-const PATH_OFFSET: usize = size_of::<Slot>();
-const _: () = assert!(PATH_OFFSET == 88);
+/// The padding at the end of the struct belongs to the path.
+const PATH_OFFSET: usize = offset_of!(Slot, crc) + size_of::<AtomicU32>();
+const _: () = assert!(PATH_OFFSET == 84);
 
 /// Data and ACL from one transaction on. The data's bytes follow the struct.
 #[repr(C)]
@@ -126,8 +130,11 @@ fn allocate(layout: Layout) -> NonNull<u8> {
 }
 
 impl Slot {
-    fn layout(path_bytes: usize) -> Layout {
-        Layout::from_size_align(PATH_OFFSET + path_bytes, SLOT_ALIGN).expect("a path is shorter than 2 GiB")
+    fn layout(path_bytes: usize, flags: u32) -> Layout {
+        let owner_bytes = if flags & OWNED == 0 { 0 } else { size_of::<i64>() };
+        // At least as long as the struct, so that a reference to it is valid.
+        let bytes = (PATH_OFFSET + path_bytes + owner_bytes).max(size_of::<Self>());
+        Layout::from_size_align(bytes, SLOT_ALIGN).expect("a path is shorter than 1 GiB")
     }
 
     /// A slot that is not linked anywhere yet.
@@ -140,11 +147,13 @@ impl Slot {
         owner: Owner,
         head: NonNull<Version>,
     ) -> NonNull<Self> {
-        assert!(path.len() < EPHEMERAL as usize);
-        let slot = allocate(Self::layout(path.len())).cast::<Self>();
+        assert!(path.len() < OWNED as usize);
+        let stored_owner = owner.encode();
         let mut name_offset_and_flags = crate::path::name_offset(path) as u32;
         name_offset_and_flags |= if loaded { LOADED } else { 0 };
         name_offset_and_flags |= if matches!(owner, Owner::Session(_)) { EPHEMERAL } else { 0 };
+        name_offset_and_flags |= if stored_owner == 0 { 0 } else { OWNED };
+        let slot = allocate(Self::layout(path.len(), name_offset_and_flags)).cast::<Self>();
         let value = Self {
             path_bytes: path.len() as u32,
             name_offset_and_flags,
@@ -157,12 +166,17 @@ impl Slot {
             previous: UnsafeCell::new(ptr::null_mut()),
             parent,
             ctime_ms,
-            owner: owner.encode(),
+            crc: AtomicU32::new(0),
         };
-        // SAFETY: the memory is ours alone, aligned for Slot (16 >= 8) and as long as the struct and the path.
+        // SAFETY: the memory is ours alone, aligned for Slot (16 >= 8) and as long as the struct, and as the path and
+        // the owner behind `crc`. The struct's padding overlaps the path, so the path is written last.
         unsafe {
             slot.write(value);
-            ptr::copy_nonoverlapping(path.as_ptr(), slot.as_ptr().cast::<u8>().add(PATH_OFFSET), path.len());
+            let start = slot.as_ptr().cast::<u8>().add(PATH_OFFSET);
+            ptr::copy_nonoverlapping(path.as_ptr(), start, path.len());
+            if name_offset_and_flags & OWNED != 0 {
+                start.add(path.len()).cast::<i64>().write_unaligned(stored_owner);
+            }
         }
         slot
     }
@@ -179,7 +193,7 @@ impl Slot {
             if !family.is_null() {
                 drop(Box::from_raw(family));
             }
-            let layout = Self::layout((*slot).path_bytes as usize);
+            let layout = Self::layout((*slot).path_bytes as usize, (*slot).name_offset_and_flags);
             dealloc(slot.cast(), layout);
         }
     }
@@ -199,7 +213,7 @@ impl Slot {
     }
 
     pub(super) fn name_offset(&self) -> usize {
-        (self.name_offset_and_flags & !(LOADED | EPHEMERAL)) as usize
+        (self.name_offset_and_flags & !(LOADED | EPHEMERAL | OWNED)) as usize
     }
 
     /// Whether the node exists at `view`.
@@ -220,11 +234,40 @@ impl Slot {
         self.ctime_ms
     }
 
-    pub(super) fn owner(&self) -> Owner {
-        if self.name_offset_and_flags & EPHEMERAL != 0 {
-            return Owner::Session(SessionId(self.owner));
+    /// The owner in the stored form.
+    ///
+    /// # Safety
+    /// `slot` came from [`Slot::allocate`] and is not freed.
+    unsafe fn stored_owner(slot: *const Self) -> i64 {
+        // SAFETY: a slot with the flag has the owner behind its path, never written after `allocate`.
+        unsafe {
+            if (*slot).name_offset_and_flags & OWNED == 0 {
+                return 0;
+            }
+            let at = PATH_OFFSET + (*slot).path_bytes as usize;
+            slot.cast::<u8>().add(at).cast::<i64>().read_unaligned()
         }
-        Owner::decode(self.owner, true)
+    }
+
+    /// Who or what will take the node away.
+    ///
+    /// # Safety
+    /// `slot` came from [`Slot::allocate`] and is not freed.
+    pub(super) unsafe fn owner(slot: *const Self) -> Owner {
+        // SAFETY: the caller's promise.
+        let (flags, stored) = unsafe { ((*slot).name_offset_and_flags, Self::stored_owner(slot)) };
+        if flags & EPHEMERAL != 0 {
+            return Owner::Session(SessionId(stored));
+        }
+        Owner::decode(stored, true)
+    }
+
+    pub(super) fn crc(&self) -> u32 {
+        self.crc.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_crc(&self, crc: u32) {
+        self.crc.store(crc, Ordering::Relaxed);
     }
 
     pub(super) fn parent(&self) -> *mut Self {
@@ -486,10 +529,15 @@ impl Version {
 /// Puts a stat together.
 ///
 /// # Safety
-/// `version` and `family` (which may be null) are records of `slot` and are not freed.
-pub(super) unsafe fn persisted(slot: &Slot, version: *const Version, family: *const Family) -> StatPersisted {
+/// `slot` came from [`Slot::allocate`], `version` and `family` (which may be null) are records of it, and none is freed.
+pub(super) unsafe fn persisted(
+    slot: *const Slot,
+    version: *const Version,
+    family: *const Family,
+) -> StatPersisted {
     // SAFETY: by the promise above.
-    let (changed, family) = unsafe { (Version::changed(version), family.as_ref()) };
+    let (changed, family, ephemeral_owner, slot) =
+        unsafe { (Version::changed(version), family.as_ref(), Slot::stored_owner(slot), &*slot) };
     let changed =
         changed.unwrap_or(Changed { mzxid: slot.czxid, mtime_ms: slot.ctime_ms, version: 0, aversion: 0 });
     StatPersisted {
@@ -500,7 +548,7 @@ pub(super) unsafe fn persisted(slot: &Slot, version: *const Version, family: *co
         version: changed.version,
         cversion: family.map_or(0, |family| family.cversion),
         aversion: changed.aversion,
-        ephemeral_owner: slot.owner,
+        ephemeral_owner,
         pzxid: Zxid(family.map_or(slot.czxid, |family| family.pzxid)),
     }
 }
