@@ -1,9 +1,6 @@
-//! The rows of the standalone table: each a closed loop with a goal against Apache.
+//! The rows of the two tables, of a server alone and of three: each a closed loop with a goal against Apache.
 
-use crate::{
-    servers::{Make, Server},
-    table::Sample,
-};
+use crate::{group::Group, servers::Make, table::Sample};
 use anyhow::ensure;
 use loadgen::{
     keys::{KeySpace, Popularity},
@@ -24,6 +21,8 @@ use std::{
 pub struct Row {
     /// For `--rows`.
     pub id: &'static str,
+    /// On each side.
+    pub servers: usize,
     /// As `loadgen --mix` takes it.
     pub mix: &'static str,
     /// Connections.
@@ -47,6 +46,7 @@ pub struct Goal {
 
 const fn row(
     id: &'static str,
+    servers: usize,
     mix: &'static str,
     connections: usize,
     in_flight: usize,
@@ -54,20 +54,26 @@ const fn row(
     p99: f64,
     cpu: f64,
 ) -> Row {
-    Row { id, mix, connections, in_flight, goal: Goal { rate, p99, cpu } }
+    Row { id, servers, mix, connections, in_flight, goal: Goal { rate, p99, cpu } }
 }
 
 /// Every load row.
 pub const ROWS: &[Row] = &[
-    row("set-1x1", "set", 1, 1, 2.0, 4.0, 2.0),
-    row("set-64x1", "set", 64, 1, 2.2, 3.0, 3.0),
-    row("set-64x16", "set", 64, 16, 10.0, 10.0, 15.0),
-    row("create-64x16", "create", 64, 16, 12.0, 20.0, 20.0),
-    row("get-1x1", "get", 1, 1, 5.0, 0.0, 4.0),
-    row("get-64x1", "get", 64, 1, 2.2, 0.0, 4.0),
-    row("get-64x16", "get", 64, 16, 12.0, 10.0, 20.0),
-    row("mix-64x16", "get=70,set=30", 64, 16, 10.0, 0.0, 15.0),
-    row("set-512x1", "set", 512, 1, 2.2, 0.0, 3.0),
+    row("set-1x1", 1, "set", 1, 1, 2.0, 4.0, 2.0),
+    row("set-64x1", 1, "set", 64, 1, 2.2, 3.0, 3.0),
+    row("set-64x16", 1, "set", 64, 16, 10.0, 10.0, 15.0),
+    row("create-64x16", 1, "create", 64, 16, 12.0, 20.0, 20.0),
+    row("get-1x1", 1, "get", 1, 1, 5.0, 0.0, 4.0),
+    row("get-64x1", 1, "get", 64, 1, 2.2, 0.0, 4.0),
+    row("get-64x16", 1, "get", 64, 16, 12.0, 10.0, 20.0),
+    row("mix-64x16", 1, "get=70,set=30", 64, 16, 10.0, 0.0, 15.0),
+    row("set-512x1", 1, "set", 512, 1, 2.2, 0.0, 3.0),
+    row("three-set-1x1", 3, "set", 1, 1, 2.5, 2.0, 0.0),
+    row("three-set-64x1", 3, "set", 64, 1, 4.0, 8.0, 0.0),
+    row("three-set-64x16", 3, "set", 64, 16, 12.0, 0.0, 15.0),
+    row("three-create-64x16", 3, "create", 64, 16, 12.0, 0.0, 15.0),
+    row("three-get-64x16", 3, "get", 64, 16, 10.0, 0.0, 0.0),
+    row("three-mix-64x16", 3, "get=70,set=30", 64, 16, 12.0, 0.0, 0.0),
 ];
 
 /// Lengths of a measurement.
@@ -101,23 +107,20 @@ pub fn measure(
     directory: &Path,
     lengths: Lengths,
 ) -> anyhow::Result<[Vec<Sample>; 2]> {
-    let servers = [
-        Server::start(&makes[0], &directory.join("a"), free_port()?)?,
-        Server::start(&makes[1], &directory.join("b"), free_port()?)?,
-    ];
+    let first = Group::start(&makes[0], &directory.join("a"), row.servers)?;
+    let second = Group::start(&makes[1], &directory.join("b"), row.servers)?;
+    let mut groups = [first, second];
     let mut samples = [Vec::new(), Vec::new()];
-    for server in &servers {
-        server.pause();
-    }
+    groups.iter().for_each(Group::pause);
     for pair in 0..=lengths.pairs {
-        for (server, samples) in servers.iter().zip(&mut samples) {
-            server.resume();
+        for (group, samples) in groups.iter_mut().zip(&mut samples) {
+            group.resume()?;
             let (warmup, measure) = match pair {
                 0 => (lengths.first_warmup, Duration::from_millis(100)),
                 _ => (WARMUP, lengths.measure),
             };
-            let sample = load(row, server, pair, warmup, measure);
-            server.pause();
+            let sample = load(row, group, pair, warmup, measure);
+            group.pause();
             if pair > 0 {
                 samples.push(sample?);
             } else {
@@ -130,7 +133,7 @@ pub fn measure(
 
 fn load(
     row: &Row,
-    server: &Server,
+    group: &Group,
     pair: usize,
     warmup: Duration,
     measure: Duration,
@@ -139,7 +142,7 @@ fn load(
     let root = if creates { format!("/loadgen{pair}") } else { "/loadgen".to_owned() };
     let nanos = loadgen::clock::nanos;
     let settings = Settings {
-        hosts: Arc::new(server.hosts.clone()),
+        hosts: Arc::new(group.hosts.clone()),
         plan: Arc::new(Plan {
             pace: Pace::Closed { mix: mix(row.mix).map_err(anyhow::Error::msg)?, in_flight: row.in_flight },
             keys: KeySpace { root: format!("{root}/keys"), count: 1000, depth: 1 },
@@ -159,12 +162,12 @@ fn load(
         cores: 1,
         timeout_ms: 30_000,
         list_children: 0,
-        pid: Some(server.pid()),
+        pids: group.pids(),
         keep: true,
     };
     let outcome = run::run(&settings, Arc::new(AtomicBool::new(false)), &mut Silent)?;
     let report = Report::new(&settings, &outcome);
-    ensure!(report.total.failed == 0, "{} failed {} operations", server.make.name(), report.total.failed);
+    ensure!(report.total.failed == 0, "{} failed {} operations", group.make.name(), report.total.failed);
     let latency = &report.total.service_ns;
     Ok(Sample {
         rate: report.total.rate,

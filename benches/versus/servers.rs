@@ -14,8 +14,10 @@ use std::{
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How long it may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
-/// Memory of the Java heap, as in the published tables.
+/// Memory of the Java heap of a server alone, as in the published tables.
 const JAVA_HEAP: &str = "2g";
+/// The same of each of three servers on one machine.
+const JAVA_HEAP_OF_MEMBER: &str = "800m";
 
 /// Which server.
 #[derive(Clone, Debug)]
@@ -56,45 +58,64 @@ impl Make {
         }
     }
 
-    fn command(&self, directory: &Path, port: u16) -> anyhow::Result<Command> {
+    fn command(&self, place: &Place) -> anyhow::Result<Command> {
+        let Place { directory, port, member } = place;
         let data = directory.join("data");
         fs::create_dir_all(&data)?;
+        let mut text = format!(
+            "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
+             admin.enableServer=false\n4lw.commands.whitelist=*\n",
+            data.display()
+        );
+        if let Some(member) = member {
+            fs::write(data.join("myid"), format!("{}\n", member.id))?;
+            text += "initLimit=10\nsyncLimit=5\n";
+            text += &member.server_lines;
+        }
+        let config = directory.join("zoo.cfg");
+        fs::write(&config, text)?;
         match self {
             Self::Apache => {
-                let config = directory.join("zoo.cfg");
-                fs::write(
-                    &config,
-                    format!(
-                        "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n\
-                         maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n",
-                        data.display()
-                    ),
-                )?;
+                let heap = if member.is_some() { JAVA_HEAP_OF_MEMBER } else { JAVA_HEAP };
                 let mut command = Command::new("java");
                 command
-                    .arg(format!("-Xmx{JAVA_HEAP}"))
-                    .arg(format!("-Xms{JAVA_HEAP}"))
+                    .args([format!("-Xmx{heap}"), format!("-Xms{heap}")])
                     .args(["-cp", "/usr/share/java/zookeeper.jar:/usr/share/java/*"])
                     .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
                     .arg(config);
                 Ok(command)
             }
             Self::Zkfast { binary, cores } => {
-                let config = directory.join("zoo.cfg");
-                fs::write(
-                    &config,
-                    format!(
-                        "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n\
-                         maxClientCnxns=0\n4lw.commands.whitelist=*\nadmin.enableServer=false\n",
-                        data.display()
-                    ),
-                )?;
                 let mut command = Command::new(binary);
-                command.arg("--cores").arg(cores.to_string()).arg("--config").arg(config);
+                command.arg("--cores").arg(cores.to_string());
+                if member.is_some() {
+                    command.arg("--overprovisioned");
+                }
+                command.arg(config);
                 Ok(command)
             }
         }
     }
+}
+
+/// Where a server runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Of its configuration, data and log.
+    pub directory: PathBuf,
+    /// For clients.
+    pub port: u16,
+    /// What it is in an ensemble, if it is in one.
+    pub member: Option<Member>,
+}
+
+/// A member of an ensemble.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// `myid`.
+    pub id: u8,
+    /// The lines `server.N=...` of all members.
+    pub server_lines: String,
 }
 
 /// A running server. Dropping it kills it.
@@ -106,8 +127,8 @@ pub struct Server {
     pub hosts: Hosts,
     /// From the start of the process to the first answered handshake.
     pub start_time: Duration,
-    directory: PathBuf,
-    port: u16,
+    place: Place,
+    began: Instant,
     child: Child,
 }
 
@@ -117,40 +138,71 @@ impl Server {
     /// # Errors
     /// If it does not within two minutes; the end of its log is in the error.
     pub fn start(make: &Make, directory: &Path, port: u16) -> anyhow::Result<Self> {
-        let log = directory.join("log");
-        fs::create_dir_all(directory)?;
+        let mut server = Self::spawn(make, Place { directory: directory.to_owned(), port, member: None })?;
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Starts a server and does not wait for it.
+    ///
+    /// # Errors
+    /// If there is no such program, or its directory cannot be written to.
+    pub fn spawn(make: &Make, place: Place) -> anyhow::Result<Self> {
+        fs::create_dir_all(&place.directory)?;
+        let log = place.log();
         let began = Instant::now();
         let child = make
-            .command(directory, port)?
-            .current_dir(directory)
+            .command(&place)?
+            .current_dir(&place.directory)
             .stdin(Stdio::null())
             .stdout(File::create(&log)?)
             .stderr(File::options().append(true).open(&log)?)
             .spawn()
             .with_context(|| format!("cannot start {}", make.name()))?;
-        let hosts = Hosts::parse(&format!("127.0.0.1:{port}"))?;
-        let mut server = Self {
-            make: make.clone(),
-            hosts,
-            start_time: Duration::ZERO,
-            directory: directory.to_owned(),
-            port,
-            child,
-        };
+        let hosts = Hosts::parse(&format!("127.0.0.1:{}", place.port))?;
+        Ok(Self { make: make.clone(), hosts, start_time: Duration::ZERO, place, began, child })
+    }
+
+    /// Waits until it opens sessions.
+    ///
+    /// # Errors
+    /// If it does not within two minutes; the end of its log is in the error.
+    pub fn wait(&mut self) -> anyhow::Result<()> {
+        let waiting = Instant::now();
         loop {
-            if let Some(status) = server.child.try_wait()? {
-                bail!("{} ended with {status}: {}", make.name(), tail(&log));
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended with {status}: {}", self.make.name(), tail(&self.place.log()));
             }
-            if let Ok(client) = Client::connect(&server.hosts.list[0], 30_000) {
-                server.start_time = began.elapsed();
+            if let Ok(client) = Client::connect(&self.hosts.list[0], 30_000) {
+                self.start_time = self.began.elapsed();
                 client.close();
-                return Ok(server);
+                return Ok(());
             }
-            if began.elapsed() > START_PATIENCE {
-                bail!("{} does not serve after {START_PATIENCE:?}: {}", make.name(), tail(&log));
+            if waiting.elapsed() > START_PATIENCE {
+                bail!(
+                    "{} does not serve after {START_PATIENCE:?}: {}",
+                    self.make.name(),
+                    tail(&self.place.log())
+                );
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// `kill -9`, and a new process on the same data, which is not waited for.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn_again(mut self) -> anyhow::Result<Self> {
+        self.kill();
+        Self::spawn(&self.make.clone(), self.place.clone())
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        // Already gone is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Process id.
@@ -164,7 +216,9 @@ impl Server {
     /// If it does not stop or start.
     pub fn restart(mut self) -> anyhow::Result<Self> {
         self.terminate()?;
-        Self::start(&self.make.clone(), &self.directory.clone(), self.port)
+        let mut again = Self::spawn(&self.make.clone(), self.place.clone())?;
+        again.wait()?;
+        Ok(again)
     }
 
     /// Halts the process, so that it takes no CPU time while the other is measured.
@@ -199,9 +253,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Already gone is fine; the directory goes with the temporary one that holds it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // The directory goes with the temporary one that holds it.
+        self.kill();
+    }
+}
+
+impl Place {
+    fn log(&self) -> PathBuf {
+        self.directory.join("log")
     }
 }
 

@@ -66,7 +66,8 @@ pub const HEAD: &str = "\
 /// The lines of one row: each server's medians, then the ratios and the goal.
 pub fn show_row(row: &Row, names: [&str; 2], samples: &[Vec<Sample>; 2]) -> (String, bool) {
     let mut out = String::new();
-    let title = format!("{} {} x {}", row.mix, row.connections, row.in_flight);
+    let servers = if row.servers == 1 { String::new() } else { format!("{} servers, ", row.servers) };
+    let title = format!("{servers}{} {} x {}", row.mix, row.connections, row.in_flight);
     for (name, samples) in names.iter().zip(samples) {
         let median = |of: fn(&Sample) -> f64| Spread::of(samples.iter().map(of)).median;
         let _ = writeln!(

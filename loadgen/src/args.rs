@@ -83,9 +83,9 @@ pub struct ScenarioArgs {
     /// Start of the random numbers [default: from the clock]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Process id of a local server, to report its CPU time and memory
-    #[arg(long)]
-    pub pid: Option<u32>,
+    /// Process ids of local servers, separated by commas, to report their CPU time and memory together
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
     /// Write the results as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -179,9 +179,9 @@ pub struct RunArgs {
     /// Start of the random numbers [default: from the clock]
     #[arg(long, help_heading = "Run")]
     pub seed: Option<u64>,
-    /// Process id of a local server, to report its CPU time and memory
-    #[arg(long, help_heading = "Run")]
-    pub pid: Option<u32>,
+    /// Process ids of local servers, separated by commas, to report their CPU time and memory together
+    #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Run")]
+    pub pid: Vec<u32>,
     /// Check that what is acknowledged is so and stays so
     #[arg(long, help_heading = "Run")]
     pub verify: bool,
@@ -252,7 +252,7 @@ impl RunArgs {
             cores,
             timeout_ms,
             list_children: self.list_children,
-            pid: self.pid,
+            pids: self.pid.clone(),
             keep: self.keep,
         })
     }

@@ -5,6 +5,7 @@
 use crate::{
     clock::{MILLISECOND, Nanos, SECOND},
     engine::{Links, Load, Loss, Turn},
+    gathering::Gathering,
     link::{Ask, InFlight, Link, Phase},
     operation::{Mode, Operation, put_create, put_delete, put_read, put_set},
     record::histogram,
@@ -53,7 +54,7 @@ pub struct FanOut {
     value: Vec<u8>,
     rounds_wanted: usize,
     stage: Stage,
-    ready: usize,
+    gathering: Gathering,
     armed: usize,
     events: usize,
     last_event: Nanos,
@@ -83,7 +84,7 @@ impl FanOut {
             value: vec![b'.'; value_bytes],
             rounds_wanted: rounds,
             stage: Stage::Connecting,
-            ready: 0,
+            gathering: Gathering::default(),
             armed: 0,
             events: 0,
             last_event: 0,
@@ -154,7 +155,9 @@ impl Load for FanOut {
             self.failure.get_or_insert_with(|| {
                 format!(
                     "gave up: {} of {all} connected, {} watching, {} events",
-                    self.ready, self.armed, self.events
+                    self.gathering.ready(),
+                    self.armed,
+                    self.events
                 )
             });
         }
@@ -168,7 +171,9 @@ impl Load for FanOut {
                         links.connect(index);
                     }
                 }
-                if self.ready == all {
+                if let Some(why) = self.gathering.hopeless(all, now) {
+                    self.failure.get_or_insert(why);
+                } else if self.gathering.ready() == all {
                     if let Some(on_connected) = self.on_connected.take() {
                         on_connected();
                     }
@@ -206,8 +211,8 @@ impl Load for FanOut {
         Turn::Until(now + 10 * MILLISECOND)
     }
 
-    fn ready(&mut self, _link: &mut Link, _now: Nanos) {
-        self.ready += 1;
+    fn ready(&mut self, _link: &mut Link, now: Nanos) {
+        self.gathering.came(now);
     }
 
     fn reply(&mut self, link: &mut Link, request: InFlight, reply: &Reply<'_>, _now: Nanos) {
@@ -237,7 +242,10 @@ impl Load for FanOut {
     fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, _now: Nanos) {
         if self.stage == Stage::Leaving {
             link.phase = Phase::Idle;
-        } else if was_ready {
+            return;
+        }
+        self.gathering.lost(was_ready, why);
+        if was_ready {
             self.failure.get_or_insert(format!("a session was lost: {}", why.name()));
         }
     }

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod facts;
 pub mod fan_out;
 pub mod find_max;
+pub mod gathering;
 pub mod hdr_log;
 pub mod hosts;
 pub mod keys;

@@ -36,6 +36,22 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     })
 }
 
+/// The same of several processes together; `None` of none.
+///
+/// # Errors
+/// If one of them does not exist.
+pub fn usage_of_all(pids: &[u32]) -> anyhow::Result<Option<Usage>> {
+    let mut all: Option<Usage> = None;
+    for pid in pids {
+        let own = usage(*pid)?;
+        let sum = all.get_or_insert_default();
+        sum.cpu += own.cpu;
+        sum.resident_bytes += own.resident_bytes;
+        sum.threads += own.threads;
+    }
+    Ok(all)
+}
+
 /// Largest resident memory so far, in bytes.
 ///
 /// # Errors

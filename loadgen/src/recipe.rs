@@ -4,6 +4,7 @@
 use crate::{
     clock::{MILLISECOND, Nanos, SECOND},
     engine::{Links, Load, Loss, Turn},
+    gathering::Gathering,
     link::{Ask, InFlight, Link, Phase},
     operation::{Mode, Operation, put_create, put_delete, put_read},
     record::histogram,
@@ -11,9 +12,6 @@ use crate::{
 };
 use hdrhistogram::Histogram;
 use zkfast_wire::{OpCode, Zxid, jute::Decoder, watch::WatcherEvent};
-
-/// How long connecting and leaving may take.
-const PATIENCE: Nanos = 60 * SECOND;
 
 /// One contender.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +44,7 @@ pub struct Recipe {
     root: String,
     duration: Nanos,
     stage: Stage,
-    ready: usize,
+    gathering: Gathering,
     contenders: Vec<Contender>,
     groups: Vec<Group>,
     to_queue: Vec<usize>,
@@ -67,7 +65,7 @@ impl Recipe {
             root,
             duration,
             stage: Stage::Connecting,
-            ready: 0,
+            gathering: Gathering::default(),
             contenders: vec![Contender::default(); links],
             groups: vec![Group::default(); groups.max(1)],
             to_queue: Vec::new(),
@@ -142,11 +140,11 @@ impl Load for Recipe {
                         links.connect(index);
                     }
                 }
-                if self.ready == links.all.len() {
+                if self.gathering.ready() == links.all.len() {
                     self.stage = Stage::Running { until: now + self.duration };
                     self.to_queue = (0..links.all.len()).collect();
-                } else if now > PATIENCE {
-                    self.failures.push(format!("only {} of {} connected", self.ready, links.all.len()));
+                } else if let Some(why) = self.gathering.hopeless(links.all.len(), now) {
+                    self.failures.push(why);
                     return Turn::Done;
                 }
             }
@@ -175,8 +173,8 @@ impl Load for Recipe {
         Turn::Until(now + 5 * MILLISECOND)
     }
 
-    fn ready(&mut self, link: &mut Link, _now: Nanos) {
-        self.ready += 1;
+    fn ready(&mut self, link: &mut Link, now: Nanos) {
+        self.gathering.came(now);
         if matches!(self.stage, Stage::Running { .. }) {
             self.to_queue.push(link.index);
         }
@@ -216,7 +214,7 @@ impl Load for Recipe {
     }
 
     fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, _now: Nanos) {
-        self.ready -= usize::from(was_ready);
+        self.gathering.lost(was_ready, why);
         if matches!(self.stage, Stage::Leaving { .. }) {
             link.phase = Phase::Idle;
         } else if was_ready {

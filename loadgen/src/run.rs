@@ -9,7 +9,7 @@ use crate::{
     layout,
     link::Link,
     mix::{Pace, Plan},
-    operation::Operation,
+    operation::{Operation, put_path},
     process::{self, Usage},
     record::{Interval, Measured, Recorder, histogram},
     traffic::{Phases, Shared, Traffic, put_created_path},
@@ -27,6 +27,7 @@ use std::{
     thread,
     time::{Duration, SystemTime},
 };
+use zkfast_wire::OpCode;
 
 /// Seconds of lines that the collector may lag behind.
 const LINES_LIMIT: usize = 1024;
@@ -46,8 +47,8 @@ pub struct Settings {
     pub timeout_ms: i32,
     /// Children of the node that `children` lists.
     pub list_children: u64,
-    /// A local server process to watch.
-    pub pid: Option<u32>,
+    /// Local server processes to watch.
+    pub pids: Vec<u32>,
     /// Leave the nodes on the server.
     pub keep: bool,
 }
@@ -120,6 +121,7 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     watcher.step("laying out the nodes");
     layout::prepare(&mut client, plan, settings.list_children)?;
     client.close();
+    catch_up(settings);
     let server_before = ServerFacts::ask(&settings.hosts);
     let began = SystemTime::now();
 
@@ -175,6 +177,20 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     }
     let interrupted = stop.load(Ordering::Relaxed);
     Ok(Outcome { measured, seconds, spent, findings, server_before, server_after, began, interrupted })
+}
+
+/// Waits until every server has what was laid out through one of them, so that no read finds too little.
+fn catch_up(settings: &Settings) {
+    if settings.hosts.list.len() < 2 {
+        return;
+    }
+    for host in &settings.hosts.list {
+        // A server that is down now is the load's to find.
+        let Ok(mut client) = Client::connect(host, settings.timeout_ms) else { continue };
+        let root = settings.plan.root.as_bytes();
+        let _ = client.call(OpCode::Sync, |out| put_path(out, |out| out.extend_from_slice(root)));
+        client.close();
+    }
 }
 
 /// A session on the first server that gives one.
@@ -234,8 +250,7 @@ fn collect(
         let from = begin.saturating_add(settings.phases.warmup);
         let until = from.saturating_add(settings.phases.duration);
         let now = clock.now();
-        let look =
-            || (clock.now(), process::own_cpu(), settings.pid.and_then(|pid| process::usage(pid).ok()));
+        let look = || (clock.now(), process::own_cpu(), process::usage_of_all(&settings.pids).ok().flatten());
         if started.is_none() && now >= from {
             started = Some(look());
         }

@@ -344,7 +344,7 @@ fn plain_run(
     parsed.duration = arguments.duration;
     parsed.warmup = arguments.warmup;
     parsed.seed = arguments.seed;
-    parsed.pid = arguments.pid;
+    parsed.pid.clone_from(&arguments.pid);
     let settings = parsed.settings()?;
     let outcome = run::run(&settings, stop.clone(), watcher)?;
     Ok(Report::new(&settings, &outcome))

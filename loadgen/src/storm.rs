@@ -3,6 +3,7 @@
 use crate::{
     clock::{MILLISECOND, Nanos, SECOND},
     engine::{Links, Load, Loss, Turn},
+    gathering::Gathering,
     link::{Ask, InFlight, Link, Phase},
     operation::{Mode, Operation, put_create},
     record::histogram,
@@ -46,7 +47,7 @@ pub struct Storm {
     aftermath: Aftermath,
     stage: Stage,
     before: Vec<SessionId>,
-    ready: usize,
+    gathering: Gathering,
     owned: usize,
     /// From the first connect to the last session, nanoseconds.
     pub connected_after: Nanos,
@@ -65,7 +66,7 @@ impl Storm {
             aftermath,
             stage: Stage::Connecting,
             before: vec![SessionId(0); links],
-            ready: 0,
+            gathering: Gathering::default(),
             owned: 0,
             connected_after: 0,
             returns: histogram(),
@@ -75,7 +76,7 @@ impl Storm {
     }
 
     fn cut(&mut self, links: &mut Links, now: Nanos) {
-        self.ready = 0;
+        self.gathering = Gathering::default();
         self.stage = Stage::Returning { cut_at: now };
         for index in 0..links.all.len() {
             self.before[index] = links.all[index].session.id;
@@ -97,7 +98,9 @@ impl Load for Storm {
                         links.connect(index);
                     }
                 }
-                if self.ready == all {
+                if let Some(why) = self.gathering.hopeless(all, now) {
+                    self.failure.get_or_insert(why);
+                } else if self.gathering.ready() == all {
                     self.connected_after = now;
                     match self.aftermath.clone() {
                         Aftermath::Reconnect => self.cut(links, now),
@@ -133,7 +136,7 @@ impl Load for Storm {
                 return Turn::Done;
             }
             Stage::Owning => {}
-            Stage::Returning { .. } if self.ready == all => {
+            Stage::Returning { .. } if self.gathering.ready() == all => {
                 for index in 0..all {
                     let ask = Ask {
                         op: OpCode::CloseSession,
@@ -154,7 +157,9 @@ impl Load for Storm {
             }
         }
         if now > PATIENCE {
-            self.failure.get_or_insert_with(|| format!("gave up: {} of {all} sessions are up", self.ready));
+            self.failure.get_or_insert_with(|| {
+                format!("gave up: {} of {all} sessions are up", self.gathering.ready())
+            });
         }
         match self.failure {
             Some(_) => Turn::Done,
@@ -163,7 +168,7 @@ impl Load for Storm {
     }
 
     fn ready(&mut self, link: &mut Link, now: Nanos) {
-        self.ready += 1;
+        self.gathering.came(now);
         if let Stage::Returning { cut_at } = self.stage {
             self.returns.saturating_record((now - cut_at).max(1));
             self.expired += u64::from(link.session.id != self.before[link.index]);
@@ -182,11 +187,11 @@ impl Load for Storm {
 
     fn event(&mut self, _link: &mut Link, _zxid: Zxid, _event: &WatcherEvent<'_>, _now: Nanos) {}
 
-    fn lost(&mut self, link: &mut Link, was_ready: bool, _why: &Loss, _now: Nanos) {
+    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, _now: Nanos) {
         if matches!(self.stage, Stage::Leaving { .. }) {
             link.phase = Phase::Idle;
         } else {
-            self.ready -= usize::from(was_ready);
+            self.gathering.lost(was_ready, why);
         }
     }
 }

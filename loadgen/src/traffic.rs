@@ -7,6 +7,7 @@
 use crate::{
     clock::{MILLISECOND, Nanos, SECOND},
     engine::{Links, Load, Loss, Turn},
+    gathering::Gathering,
     keys::Chooser,
     link::{InFlight, Link, Phase},
     mix::{Mix, Pace, Plan, Stream},
@@ -26,8 +27,6 @@ mod issue;
 
 pub use issue::{put_created_path, put_watched_path};
 
-/// How long all connections may take to come up before the run is given up.
-const CONNECT_PATIENCE: Nanos = 60 * SECOND;
 /// How long sessions may take to be closed at the end.
 const LEAVE_PATIENCE: Nanos = 5 * SECOND;
 
@@ -153,7 +152,7 @@ pub struct Traffic {
     regular: usize,
     tallies: Vec<Tally>,
     errands: Vec<Errand>,
-    ready: usize,
+    gathering: Gathering,
     in_flight: u64,
     cursor: usize,
     churn_cursor: usize,
@@ -161,7 +160,6 @@ pub struct Traffic {
     blocked: bool,
     value: Vec<u8>,
     stamp: u64,
-    last_loss: Option<Loss>,
     recorder: Recorder,
     witness: Option<Box<Witness>>,
 }
@@ -194,14 +192,13 @@ impl Traffic {
             regular,
             tallies: vec![Tally::default(); links],
             errands: Vec::new(),
-            ready: 0,
+            gathering: Gathering::default(),
             in_flight: 0,
             cursor: 0,
             churn_cursor: 0,
             blocked: false,
             value,
             stamp: (core as u64) << 48,
-            last_loss: None,
             recorder,
         }
     }
@@ -236,18 +233,13 @@ impl Traffic {
                 links.connect(index);
             }
         }
-        if self.ready == self.regular {
+        if self.gathering.ready() == self.regular {
             self.stage = Stage::Waiting;
             if self.shared.ready.fetch_add(1, Ordering::AcqRel) + 1 == self.shared.cores {
                 self.shared.begin.store(now + 5 * MILLISECOND, Ordering::Release);
             }
-        } else if now > CONNECT_PATIENCE {
-            let why = self.last_loss.as_ref().map_or("no answer".into(), Loss::name);
-            self.shared.fail(format!(
-                "only {} of {} connections came up within a minute ({why}); is the server's maxClientCnxns large \
-                 enough, and is it serving?",
-                self.ready, self.regular
-            ));
+        } else if let Some(why) = self.gathering.hopeless(self.regular, now) {
+            self.shared.fail(why);
         }
         Turn::Until(now + 10 * MILLISECOND)
     }
@@ -445,7 +437,7 @@ impl Load for Traffic {
 
     fn ready(&mut self, link: &mut Link, now: Nanos) {
         if link.index < self.regular {
-            self.ready += 1;
+            self.gathering.came(now);
             self.errands.push(Errand::Refill(link.index));
         } else {
             self.session_ready(link, now);
@@ -488,13 +480,12 @@ impl Load for Traffic {
             self.doubt(link.number, &request);
         }
         if link.index < self.regular {
-            self.ready -= usize::from(was_ready);
+            self.gathering.lost(was_ready, why);
             self.tallies[link.index].watching = false;
             self.tallies[link.index].ephemeral = false;
         } else {
             self.session_lost(link, why, now);
         }
-        self.last_loss = Some(why.clone());
     }
 }
 
