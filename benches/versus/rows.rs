@@ -46,7 +46,6 @@ pub struct Goal {
 
 const fn row(
     id: &'static str,
-    servers: usize,
     mix: &'static str,
     connections: usize,
     in_flight: usize,
@@ -54,26 +53,31 @@ const fn row(
     p99: f64,
     cpu: f64,
 ) -> Row {
-    Row { id, servers, mix, connections, in_flight, goal: Goal { rate, p99, cpu } }
+    Row { id, servers: 1, mix, connections, in_flight, goal: Goal { rate, p99, cpu } }
+}
+
+/// The same load on an ensemble.
+const fn three(row: Row) -> Row {
+    Row { servers: 3, ..row }
 }
 
 /// Every load row.
 pub const ROWS: &[Row] = &[
-    row("set-1x1", 1, "set", 1, 1, 2.0, 4.0, 2.0),
-    row("set-64x1", 1, "set", 64, 1, 2.2, 3.0, 3.0),
-    row("set-64x16", 1, "set", 64, 16, 10.0, 10.0, 15.0),
-    row("create-64x16", 1, "create", 64, 16, 12.0, 20.0, 20.0),
-    row("get-1x1", 1, "get", 1, 1, 5.0, 0.0, 4.0),
-    row("get-64x1", 1, "get", 64, 1, 2.2, 0.0, 4.0),
-    row("get-64x16", 1, "get", 64, 16, 12.0, 10.0, 20.0),
-    row("mix-64x16", 1, "get=70,set=30", 64, 16, 10.0, 0.0, 15.0),
-    row("set-512x1", 1, "set", 512, 1, 2.2, 0.0, 3.0),
-    row("three-set-1x1", 3, "set", 1, 1, 2.5, 2.0, 0.0),
-    row("three-set-64x1", 3, "set", 64, 1, 4.0, 8.0, 0.0),
-    row("three-set-64x16", 3, "set", 64, 16, 12.0, 0.0, 15.0),
-    row("three-create-64x16", 3, "create", 64, 16, 12.0, 0.0, 15.0),
-    row("three-get-64x16", 3, "get", 64, 16, 10.0, 0.0, 0.0),
-    row("three-mix-64x16", 3, "get=70,set=30", 64, 16, 12.0, 0.0, 0.0),
+    row("set-1x1", "set", 1, 1, 2.0, 4.0, 2.0),
+    row("set-64x1", "set", 64, 1, 2.2, 3.0, 3.0),
+    row("set-64x16", "set", 64, 16, 10.0, 10.0, 15.0),
+    row("create-64x16", "create", 64, 16, 12.0, 20.0, 20.0),
+    row("get-1x1", "get", 1, 1, 5.0, 0.0, 4.0),
+    row("get-64x1", "get", 64, 1, 2.2, 0.0, 4.0),
+    row("get-64x16", "get", 64, 16, 12.0, 10.0, 20.0),
+    row("mix-64x16", "get=70,set=30", 64, 16, 10.0, 0.0, 15.0),
+    row("set-512x1", "set", 512, 1, 2.2, 0.0, 3.0),
+    three(row("three-set-1x1", "set", 1, 1, 2.5, 2.0, 0.0)),
+    three(row("three-set-64x1", "set", 64, 1, 4.0, 8.0, 0.0)),
+    three(row("three-set-64x16", "set", 64, 16, 12.0, 0.0, 15.0)),
+    three(row("three-create-64x16", "create", 64, 16, 12.0, 0.0, 15.0)),
+    three(row("three-get-64x16", "get", 64, 16, 10.0, 0.0, 0.0)),
+    three(row("three-mix-64x16", "get=70,set=30", 64, 16, 12.0, 0.0, 0.0)),
 ];
 
 /// Lengths of a measurement.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::{
     fs,
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -45,8 +45,20 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// A result that cannot be written must be known before the run, not after it.
+fn check_outputs<'a>(paths: impl IntoIterator<Item = &'a Option<PathBuf>>) -> anyhow::Result<()> {
+    for path in paths.into_iter().flatten().filter(|path| path.as_os_str() != "-") {
+        let opened = fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.with_context(|| {
+            format!("cannot write {}; name a file in a directory that exists", path.display())
+        })?;
+    }
+    Ok(())
+}
+
 fn run_once(arguments: &RunArgs) -> anyhow::Result<bool> {
     let settings = arguments.settings()?;
+    check_outputs([&arguments.json, &arguments.html, &arguments.hlog])?;
     let mut live = Live::of(&settings, arguments.quiet);
     let outcome = run::run(&settings, stop_on_signals()?, &mut live)?;
     live.finish();
@@ -87,6 +99,7 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
     // The nodes serve every step.
     run.keep = true;
     let settings = arguments.run.settings()?;
+    check_outputs([&arguments.run.json])?;
     let objective = Objective { quantile, limit: nanos(limit) };
     let search = Search {
         from: arguments.from,
@@ -114,6 +127,7 @@ fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
         return Ok(true);
     };
     let scenario = scenario::find(name)?;
+    check_outputs([&arguments.json])?;
     let mut live = Live::new(arguments.quiet, 0);
     let outcome = scenario::run(scenario, arguments, &stop_on_signals()?, &mut live)?;
     println!("{}", outcome.show().trim_end());

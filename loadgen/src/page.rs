@@ -147,14 +147,15 @@ fn charts(out: &mut String, report: &Report) {
         name: name.to_owned(),
         points: seconds.iter().map(|second| (second.second as f64 + 1.0, of(second))).collect(),
     };
-    let x_seconds = |x: f64| format!("{x:.0}");
+    // A mark between two seconds of a short run stays without a number, or the same number would stand there twice.
+    let x_seconds = |x: f64| if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() };
     let y_count: &dyn Fn(f64) -> String = &|y: f64| show_count(y.round() as u64);
     let y_time: &dyn Fn(f64) -> String = &|y: f64| show_nanos(y as u64);
     let warmup = report.timeline.iter().filter(|second| second.warmup).count();
-    let x_name = if warmup > 0 {
-        format!("seconds since the begin (the first {warmup} are warm-up)")
-    } else {
-        "seconds since the begin".to_owned()
+    let x_name = match warmup {
+        0 => "seconds since the begin".to_owned(),
+        1 => "seconds since the begin (the first is warm-up)".to_owned(),
+        more => format!("seconds since the begin (the first {more} are warm-up)"),
     };
     let axes_of = |y_name, y_label, y_log| Axes {
         x_name: &x_name,
@@ -208,7 +209,9 @@ fn curves(out: &mut String, report: &Report) {
         series.push(line("all", &report.total.service_curve));
     }
     if report.operations.len() > 1 {
-        for (name, result) in report.operations.iter().take(5) {
+        let mut busiest: Vec<_> = report.operations.iter().collect();
+        busiest.sort_by_key(|(_, result)| std::cmp::Reverse(result.succeeded));
+        for (name, result) in busiest.into_iter().take(5) {
             series.push(line(name, &result.response_curve));
         }
     }
