@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod checks;
 mod daemon;
 pub mod logger;
+mod member;
 pub mod options;
 mod probe;
 pub mod serve;

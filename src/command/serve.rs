@@ -3,21 +3,23 @@
 //! Order of the start, so that each failure is met before anything is changed: lock the data directory, recover the
 //! tree, open the log behind it, bind the port, start the cores, say "serving".
 
-use super::{checks, daemon, options::ServeOptions, start_error::StartError};
+use super::{checks, daemon, member, options::ServeOptions, start_error::StartError};
 use crate::{
     config::{limits, zoo_cfg::ZooCfg},
     cores::{
         clock::{self, Clock},
-        lanes::{BellEnd, Sleeper, doorbell, lane},
+        lanes::{BellEnd, doorbell, lane},
         placement,
     },
     edge::{ClientCore, EdgeCore, EdgeOptions, EdgeShared},
+    links::{LinkOptions, Links},
     ops::purge,
-    pipeline::{self, CoreLanes, Pipeline, PipelineOptions, SnapshotPolicy, StopFlag, Work},
+    pipeline::{self, CoreLanes, MemberOptions, Pipeline, PipelineOptions, SnapshotPolicy, StopFlag, Work},
     status::Board,
     storage::{
         DataDirs, LogConfig, LogFailure, TxnLog,
         lock::DirectoryLock,
+        purge::PurgeMark,
         recovery::{self, Recovered, RecoveryOptions},
         snapshot::SnapshotOptions,
     },
@@ -45,16 +47,6 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let started = Instant::now();
     // Before any thread exists, so that every thread leaves these signals to the one that waits for them.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::signals)?;
-    if let Some(ensemble) = &options.ensemble {
-        return Err(StartError::new(
-            format!(
-                "this is server {} of an ensemble of {}, and this version of zkfast only runs alone",
-                ensemble.me,
-                ensemble.addresses.len()
-            ),
-            "Leave one server line (and no standaloneEnabled=false), or run Apache ZooKeeper here for now.",
-        ));
-    }
     // Its default is to kill the process without a word; handled, the write fails with EFBIG, which is told like any
     // other failure of the log. Nobody looks at the flag.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(StartError::signals)?;
@@ -75,11 +67,16 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         prealloc_kib: u64::from(cfg.prealloc_kib),
         force_sync: cfg.force_sync,
         size_limit_kib: u64::try_from(cfg.log_file_kib_max).ok(),
-        // A pipeline with a thread of its own and no peers has nothing else to do while the disk writes.
-        writes_in_place: options.cores > 1,
+        // A pipeline with a thread of its own has nothing else to do while the disk writes; a member's has handed the
+        // turn's packets to its sockets before.
+        writes_in_place: has_own_thread(options),
     };
-    let log = TxnLog::open(log_config, recovered.last, bell.wake_fd()).map_err(refused)?;
+    let log = TxnLog::open(log_config.clone(), recovered.last, bell.wake_fd()).map_err(refused)?;
     let clock = Clock::start();
+    let history = match &options.ensemble {
+        Some(_) => Some(member::history(&recovered, &dirs).map_err(refused)?),
+        None => None,
+    };
     let mut tree = recovered.tree;
     let client_cores = listeners.len();
     let board = Arc::new(Board::new(client_cores, cfg, address.port()));
@@ -90,10 +87,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let mut edges = Vec::new();
     let mut bell_end = Some(bell_end);
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (core_bell, core_end) = match options.cores {
+        let (core_bell, core_end) = if has_own_thread(options) {
+            doorbell().map_err(StartError::descriptors)?
+        } else {
             // One thread, one bell.
-            1 => (bell.clone(), bell_end.take().expect("there is one client core")),
-            _ => doorbell().map_err(StartError::descriptors)?,
+            (bell.clone(), bell_end.take().expect("there is one client core"))
         };
         let (submit, submissions) = lane(limits::SUBMIT_LANE_SLOTS, bell.clone());
         let (deliver, deliveries) = lane(limits::COMMIT_LANE_SLOTS, core_bell);
@@ -124,15 +122,38 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     };
     let znodes = tree.node_count();
     let last = tree.last_applied();
-    let pipeline = Pipeline::new(pipeline_options, clock, tree, log, lanes, board.pipeline());
+    let purged = Arc::new(PurgeMark::default());
+    let pipeline = match (&options.ensemble, history, &bell_end) {
+        (Some(settings), Some(history), Some(bell_end)) => {
+            let links = Links::open(LinkOptions::of(settings, cfg.frame_bytes_limit), bell_end)
+                .map_err(|error| member::refused(&error))?;
+            let parts = MemberOptions {
+                config: member::protocol(settings),
+                recovered: history,
+                log: log_config,
+                tree: tree_config(options),
+                recovery: recovery_options(options),
+                leader_serves: settings.leader_serves,
+                purged: Arc::clone(&purged),
+                board: Arc::clone(&board),
+            };
+            let counters = board.pipeline();
+            Pipeline::member(pipeline_options, parts, links, clock, tree, log, lanes, bell.clone(), counters)
+                .map_err(refused)?
+        }
+        _ => Pipeline::new(pipeline_options, clock, tree, log, lanes, board.pipeline()),
+    };
     let stop = Arc::new(StopFlag::default());
-    let sleeper = bell_end.map(BellEnd::into_sleeper).transpose().map_err(StartError::descriptors)?;
-    let cores = start_cores(options, pipeline, edges, sleeper, &stop)?;
-    board.set_serving(true);
-    let purging = purge::start(cfg, &dirs).map_err(StartError::thread)?;
+    let cores = start_cores(options, pipeline, edges, bell_end, &stop)?;
+    if options.ensemble.is_none() {
+        // A member serves when it has found its place.
+        board.set_serving(true);
+    }
+    let purging = purge::start(cfg, &dirs, purged).map_err(StartError::thread)?;
 
     log::info!(
-        "serving on {address}{}: {} cores, data in {}, {znodes} znodes, last zxid {last}, started in {} ms",
+        "{} on {address}{}: {} cores, data in {}, {znodes} znodes, last zxid {last}, started in {} ms",
+        if options.ensemble.is_some() { "looking for a leader; clients" } else { "serving" },
         if address.ip().is_loopback() {
             " (this machine only; --client-address 0.0.0.0 or clientPortAddress opens it to other hosts)"
         } else {
@@ -174,12 +195,8 @@ fn lock(dirs: &DataDirs) -> Result<Vec<DirectoryLock>, StartError> {
 
 /// Recovers the tree and tells what was found.
 fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartError> {
-    let recovery_options = RecoveryOptions {
-        trusts_empty: options.cfg.trust_empty_snapshot,
-        snapshot: snapshot_options(&options.cfg),
-        ..RecoveryOptions::default()
-    };
-    let recovered = recovery::recover(dirs, &tree_config(options), &recovery_options).map_err(refused)?;
+    let recovered =
+        recovery::recover(dirs, &tree_config(options), &recovery_options(options)).map_err(refused)?;
     for skipped in &recovered.skipped {
         log::warn!("snapshot {} is not used: {}", skipped.path.display(), skipped.reason);
     }
@@ -210,6 +227,19 @@ fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartEr
 
 fn snapshot_options(cfg: &ZooCfg) -> SnapshotOptions {
     SnapshotOptions { has_digest: cfg.digest_enabled, ..SnapshotOptions::default() }
+}
+
+fn recovery_options(options: &ServeOptions) -> RecoveryOptions {
+    RecoveryOptions {
+        trusts_empty: options.cfg.trust_empty_snapshot,
+        snapshot: snapshot_options(&options.cfg),
+        told_bytes_max: if options.ensemble.is_some() { limits::TOLD_LOG_BYTES } else { 0 },
+    }
+}
+
+/// Whether the pipeline runs on a thread of its own. A member's always does: it sleeps on its links.
+fn has_own_thread(options: &ServeOptions) -> bool {
+    options.cores > 1 || options.ensemble.is_some()
 }
 
 fn tree_config(options: &ServeOptions) -> TreeConfig {
@@ -249,20 +279,20 @@ fn listen(address: SocketAddr, shared: bool, options: &ServeOptions) -> std::io:
     Ok(socket.into())
 }
 
-/// Starts the pipeline and the client cores, each on its own CPU unless overprovisioned. `sleeper` is the pipeline's if
-/// it has a thread of its own.
+/// Starts the pipeline and the client cores, each on its own CPU unless overprovisioned. `bell` is the pipeline's if it
+/// has a thread of its own.
 fn start_cores(
     options: &ServeOptions,
     pipeline: Pipeline,
     mut edges: Vec<ClientCore>,
-    sleeper: Option<Sleeper>,
+    bell: Option<BellEnd>,
     stop: &Arc<StopFlag>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let cpus = placement::allowed_cpus();
     let cpu = |index: usize| (!options.overprovisioned).then(|| cpus[index % cpus.len()]);
     let mut cores = Vec::new();
     let stop = Arc::clone(stop);
-    let Some(sleeper) = sleeper else {
+    let Some(bell) = bell else {
         let edge = edges.pop().expect("there is one client core at least");
         cores
             .push(start_core("zkfast".to_owned(), cpu(0), move || run_on_one_thread(pipeline, edge, &stop))?);
@@ -270,8 +300,15 @@ fn start_cores(
     };
     // The pipeline takes the last CPU: the first one is where interrupts and other processes are likeliest.
     let pinned_to = cpu(options.cores - 1);
-    cores
-        .push(start_core("pipeline".to_owned(), pinned_to, move || pipeline.run_on_thread(&sleeper, &stop))?);
+    let is_member = options.ensemble.is_some();
+    let run = move || {
+        if is_member {
+            return pipeline.run_member(&bell, &stop);
+        }
+        let sleeper = bell.into_sleeper().expect("an epoll instance, for which descriptors are kept");
+        pipeline.run_on_thread(&sleeper, &stop)
+    };
+    cores.push(start_core("pipeline".to_owned(), pinned_to, run)?);
     for (index, edge) in edges.into_iter().enumerate() {
         cores.push(start_core(format!("client-{index}"), cpu(index), move || {
             edge.run();

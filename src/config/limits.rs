@@ -132,6 +132,28 @@ pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 /// 200 bytes each some 3 MB. Full: the lanes are not drained until a flush has ended.
 pub const PENDING_TRANSACTIONS: usize = 64 * SUBMITS_PER_TURN;
 
+/// Bytes of the newest transactions that a member of an ensemble keeps in memory: what a learner that was away for a
+/// moment is sent, and what is not applied yet. 150,000 transactions of 200 bytes.
+pub const RECENT_RECORD_BYTES: usize = 32 << 20;
+
+/// Bytes of log before the newest snapshot that a member reads when it starts, so that it can tell others its history
+/// from further back than that snapshot. A quarter of a second of reading.
+pub const TOLD_LOG_BYTES: u64 = 256 << 20;
+
+/// Requests of a learner's clients that are on their way to the leader. Full: the lanes are not drained until some of
+/// them are answered.
+pub const FORWARDED_REQUESTS: usize = 65_536;
+
+/// Bytes of their bodies. Full: as above.
+pub const FORWARDED_BYTES: usize = 64 << 20;
+
+/// Requests of all learners that a leader has not ordered yet; each learner bounds its own. Full: the link that brought
+/// one more is closed.
+pub const LEARNERS_REQUESTS: usize = 1 << 20;
+
+/// Bytes of their bodies. Full: as above.
+pub const LEARNERS_REQUEST_BYTES: usize = 512 << 20;
+
 /// Connections that the kernel may hold before they are accepted. Java's 50 loses connections in a reconnect storm; the
 /// kernel caps this at `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 4096;

@@ -7,7 +7,7 @@
 use crate::status::gather::Gather;
 use bytes::Bytes;
 use std::sync::Arc;
-use zkfast_tree::{Answer, Changes};
+use zkfast_tree::{Answer, Changes, Reader};
 use zkfast_wire::{ErrorCode, Id, OpCode, SessionId, Xid, Zxid};
 
 /// Which connection: a slot of a client core's table, and the how-many-eth use of that slot, so that an answer that
@@ -59,6 +59,8 @@ pub enum Submission {
     Sync {
         /// Who asks.
         asker: Asker,
+        /// On behalf of which session.
+        session: SessionId,
     },
     /// `getEphemerals` (OP25): answered by [`Delivery::Ephemerals`].
     GetEphemerals {
@@ -82,6 +84,9 @@ pub enum Submission {
     Gather(Arc<Gather>),
     /// The last core has added its rows.
     Gathered(Arc<Gather>),
+    /// The core has closed its clients' connections, as [`Delivery::StopServing`] told it: what comes behind this was
+    /// asked afterwards.
+    Quiet,
 }
 
 /// A request that becomes a transaction.
@@ -111,7 +116,7 @@ pub struct Touched {
 }
 
 /// From the pipeline to a client core.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Delivery {
     /// Transactions that have been committed and applied, in zxid order. Every core gets the same allocation.
     Batch(Arc<CommitBatch>),
@@ -155,6 +160,14 @@ pub enum Delivery {
         /// Why, for the log line and the counters.
         reason: CloseReason,
     },
+    /// A member of an ensemble serves clients from here on, reading through this.
+    Serve(Box<Reader>),
+    /// It serves nobody any more: close the clients' connections, refuse new ones, and answer [`Submission::Quiet`].
+    StopServing,
+    /// Nobody is served and the state moved on: move the view along, so that old versions can go.
+    View(Zxid),
+    /// Nobody is served and the tree was replaced by another one: read through this.
+    Tree(Box<Reader>),
     /// Add your rows.
     Gather(Arc<Gather>),
     /// Your four-letter word has all its rows.

@@ -20,6 +20,36 @@ pub fn usable_cpus() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
+/// The CPUs that a thread had when this was made. A thread that a pinned thread starts is pinned to the same CPU; one
+/// that shall not take that CPU's time asks for these.
+#[derive(Clone, Copy, Debug)]
+pub struct Everywhere(Option<rustix::thread::CpuSet>);
+
+impl Everywhere {
+    /// Wherever the calling thread may run now: ask before it is pinned.
+    pub fn like_this_thread() -> Self {
+        Self(rustix::thread::sched_getaffinity(None).ok())
+    }
+
+    /// Starts a thread that may run on all of them.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn spawn<T: Send + 'static>(
+        self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<std::thread::JoinHandle<T>> {
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if let Some(cpus) = self.0 {
+                // Where the system refuses, it runs beside the one that started it: slower, not wrong.
+                let _ = rustix::thread::sched_setaffinity(None, &cpus);
+            }
+            work()
+        })
+    }
+}
+
 /// Binds the calling thread to one CPU. Where the system refuses, the thread stays where the scheduler puts it.
 pub fn pin_to(cpu: usize) {
     let mut set = rustix::thread::CpuSet::new();

@@ -52,6 +52,8 @@ pub struct Core {
     pub(super) notified: Vec<u32>,
     pub(super) event: Vec<u8>,
     pub(super) now_ns: u64,
+    /// Whether clients may have sessions here now: always, alone; in an ensemble, while this server has a role.
+    pub(super) is_serving: bool,
     is_stopping: bool,
 }
 
@@ -73,6 +75,7 @@ impl Core {
         deliveries: LaneReceiver<Delivery>,
     ) -> Self {
         assert!(usize::from(index) < limits::CLIENT_CORES_MAX, "watch masks have a bit for each core");
+        let is_serving = options.serves_from_start;
         Self {
             index,
             options,
@@ -94,6 +97,7 @@ impl Core {
             notified: Vec::new(),
             event: Vec::new(),
             now_ns: 0,
+            is_serving,
             is_stopping: false,
         }
     }
@@ -335,6 +339,15 @@ impl Core {
         self.send_touches();
         self.close_sessionless();
         self.uplink.pump();
+    }
+
+    /// Forgets who was heard of.
+    pub(super) fn forget_touched(&mut self) {
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(connection) = self.connections.get(id) {
+                connection.is_touched = false;
+            }
+        }
     }
 
     fn send_touches(&mut self) {

@@ -8,16 +8,16 @@
 //! 3. a watch that a read leaves between two transactions of a batch fires for the second (W18).
 
 use super::{
-    connection::Connection,
+    connection::{Connection, Phase},
     core::{Core, TreeInterests},
     outstanding::{Asked, Outcome, What},
 };
 use crate::{
     config::limits,
-    cores::messages::{Asker, CloseReason, CommitBatch, ConnectionId, Delivery, Step},
+    cores::messages::{Asker, CloseReason, CommitBatch, ConnectionId, Delivery, Step, Submission},
 };
 use bytes::BufMut;
-use zkfast_tree::{Answer, Change, ChangeKind, MultiAnswer, acl};
+use zkfast_tree::{Answer, Change, ChangeKind, MultiAnswer, Reader, acl};
 use zkfast_wire::{
     Decoder, ErrorCode, EventKind, OpCode, Perms, Request, SessionId, Xid, Zxid, jute, multi, reply, watch,
 };
@@ -46,12 +46,50 @@ impl Core {
                     self.complete(asker, Asked::Write, Completion::Write(&Answer::Error(code)));
                 }
                 Delivery::Close { connection, reason } => self.close_at_once(connection, reason),
+                Delivery::Serve(reader) => self.begin_serving(*reader),
+                Delivery::StopServing => self.stop_serving(),
+                Delivery::View(view) => self.reader.set_view(view),
+                Delivery::Tree(reader) => self.reader = *reader,
                 Delivery::Gather(gather) => self.add_rows(gather),
                 Delivery::Gathered(gather) => self.gathered(&gather),
                 Delivery::Stop => self.stop(),
             }
         }
         true
+    }
+
+    /// A member of an ensemble has found its place in it.
+    fn begin_serving(&mut self, reader: Reader) {
+        assert!(self.watches.is_empty(), "watches went with their connections");
+        self.reader = reader;
+        self.is_serving = true;
+    }
+
+    /// The role of this member ended: whoever is connected finds another server, or this one again when it serves
+    /// (Q59). What was asked and not answered is lost with the connection, as it is with Apache's.
+    fn stop_serving(&mut self) {
+        self.is_serving = false;
+        let ids: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|connection| matches!(connection.phase, Phase::Opening { .. } | Phase::Serving))
+            .map(|connection| connection.id)
+            .collect();
+        for id in ids {
+            if let Some(connection) = self.connections.get(id) {
+                connection.kill();
+            }
+            // At once, not when the socket is closed: the watches' interests are noted in a tree that may be replaced
+            // before that.
+            let mut interests = TreeInterests { reader: &self.reader, core: self.index };
+            self.watches.remove_connection(id.slot, &mut interests);
+            self.counters.connections_dropped.increment();
+            self.mark_dirty(id);
+        }
+        self.counters.watches.set(self.watches.len() as u64);
+        self.by_session.clear();
+        self.forget_touched();
+        self.uplink.send(Submission::Quiet);
     }
 
     fn live_through(&mut self, batch: &CommitBatch) {
@@ -89,7 +127,7 @@ impl Core {
                 self.put_back(connection);
             }
             // The client did not wait. The session lives until it expires, as in Apache.
-            None => self.uplink.send(crate::cores::messages::Submission::Gone { connection: id, session }),
+            None => self.uplink.send(Submission::Gone { connection: id, session }),
         }
     }
 

@@ -184,7 +184,8 @@ impl Core {
         match Request::decode(OpCode::Sync, &mut Decoder::new(&body)) {
             Ok(_) => {
                 self.wait(connection, xid, body.len(), What::Sync(body));
-                self.uplink.send(Submission::Sync { asker: Asker { connection: connection.id, xid } });
+                let asker = Asker { connection: connection.id, xid };
+                self.uplink.send(Submission::Sync { asker, session: connection.session });
             }
             Err(_) => self.answer_in_turn(connection, xid, OpCode::Sync, body),
         }

@@ -111,6 +111,12 @@ impl Core {
     }
 
     fn open(&mut self, connection: &mut Connection, request: &ConnectRequest<'_>) {
+        if !self.is_serving {
+            // As Apache does while its server is not running: the client shall find another one.
+            log::debug!("Closing {}: this server has no role in its ensemble now.", connection.peer);
+            self.counters.connections_rejected.increment();
+            return connection.kill();
+        }
         // C6: the client has seen what this server has not. It shall find another one.
         if request.last_zxid_seen > self.reader.view() {
             log::info!(

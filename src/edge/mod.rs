@@ -68,6 +68,8 @@ pub struct EdgeCore {
 pub struct EdgeOptions {
     /// Number of client cores.
     pub client_cores: usize,
+    /// Whether clients are served from the start. A member of an ensemble waits until it has a role.
+    pub serves_from_start: bool,
     /// The server's monotonic clock.
     pub clock: Clock,
     /// Length of a tick, milliseconds.
@@ -106,6 +108,7 @@ impl EdgeOptions {
         let ms = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
         Self {
             client_cores,
+            serves_from_start: !cfg.is_distributed(),
             clock,
             tick_ms: cfg.tick_ms,
             frame_bytes_limit: cfg.frame_bytes_limit as usize,

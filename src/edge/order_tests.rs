@@ -123,7 +123,7 @@ impl Story {
                     step.closed_session = (op == OpCode::CloseSession).then_some(session);
                     steps.push(step);
                 }
-                Submission::Sync { asker } => behind.push(Delivery::Synced { asker }),
+                Submission::Sync { asker, .. } => behind.push(Delivery::Synced { asker }),
                 Submission::ResumeSession { connection, session, password, timeout_ms } => {
                     behind.push(if password == session::password(session) {
                         Delivery::Resumed { connection, session, timeout_ms }
@@ -136,7 +136,7 @@ impl Story {
                 }
                 Submission::Gather(gather) => behind.push(Delivery::Gather(gather)),
                 Submission::Gathered(gather) => behind.push(Delivery::Gathered(gather)),
-                Submission::Touch(_) | Submission::Gone { .. } => {}
+                Submission::Touch(_) | Submission::Gone { .. } | Submission::Quiet => {}
             }
         }
         if !steps.is_empty() {

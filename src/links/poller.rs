@@ -4,12 +4,10 @@
 //! Level-triggered: a turn reads a bounded share of each socket, and what it leaves is reported again the next time, so
 //! there is no list of half-read sockets that could lose one.
 
-use rustix::{
-    buffer::spare_capacity,
-    event::{EventfdFlags, epoll, eventfd},
-};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -34,7 +32,7 @@ pub(super) struct Ready {
 
 pub(super) struct Poller {
     epoll: OwnedFd,
-    ready: Vec<epoll::Event>,
+    ready: Vec<Ready>,
     token_next: u64,
 }
 
@@ -79,8 +77,13 @@ impl Poller {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX).min(86_400),
             tv_nsec: i64::from(limit.subsec_nanos()),
         };
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&limit)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; READY_MAX];
+        match epoll::wait(&self.epoll, &mut events, Some(&limit)) {
+            Ok((events, _)) => {
+                self.ready.extend(events.iter().map(Ready::of));
+                Ok(())
+            }
+            Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -92,19 +95,24 @@ impl Poller {
 
     /// One report of the last wait.
     pub(super) fn ready(&self, index: usize) -> Ready {
-        let event = self.ready[index];
-        let flags = event.flags;
-        let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
-        Ready {
-            token: Token(event.data.u64()),
-            readable: broken || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
-            writable: broken || flags.contains(epoll::EventFlags::OUT),
-        }
+        self.ready[index]
     }
 
     /// Forgets the reports of the last wait: they are worked off.
     pub(super) fn clear(&mut self) {
         self.ready.clear();
+    }
+}
+
+impl Ready {
+    fn of(event: &epoll::Event) -> Self {
+        let flags = event.flags;
+        let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
+        Self {
+            token: Token(event.data.u64()),
+            readable: broken || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
+            writable: broken || flags.contains(epoll::EventFlags::OUT),
+        }
     }
 }
 

@@ -2,13 +2,14 @@
 //! O123). What may go is `storage::purge`'s to decide.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::config::ZooCfg;
 use crate::storage::data_dirs::DataDirs;
-use crate::storage::purge::purge;
+use crate::storage::purge::{PurgeMark, purge};
 
 /// A helper that purges now and then. Dropped, it stops; a purge that is under way is awaited.
 #[derive(Debug)]
@@ -22,18 +23,18 @@ pub struct Purging {
 ///
 /// # Errors
 /// No thread can be had.
-pub fn start(cfg: &ZooCfg, dirs: &DataDirs) -> io::Result<Option<Purging>> {
+pub fn start(cfg: &ZooCfg, dirs: &DataDirs, mark: Arc<PurgeMark>) -> io::Result<Option<Purging>> {
     if cfg.purge_interval_hours == 0 {
         return Ok(None);
     }
     let interval = Duration::from_secs(u64::from(cfg.purge_interval_hours) * 3600);
     let (dirs, kept) = (dirs.clone(), cfg.purge_retain_count as usize);
-    every(interval, move || purge_once(&dirs, kept)).map(Some)
+    every(interval, move || purge_once(&dirs, kept, &mark)).map(Some)
 }
 
 /// One purge, told in the log. A failure costs disk space and nothing else, so the service goes on.
-fn purge_once(dirs: &DataDirs, kept: usize) {
-    match purge(dirs, kept) {
+fn purge_once(dirs: &DataDirs, kept: usize, mark: &PurgeMark) {
+    match purge(dirs, kept, mark) {
         Ok(purged) => {
             for invalid in &purged.invalid {
                 log::warn!("purge: {} is no valid snapshot and does not count; it stays", invalid.display());
@@ -77,7 +78,6 @@ mod tests {
     use super::*;
     use crate::config::JavaFlags;
     use std::path::Path;
-    use std::sync::Arc;
 
     #[test]
     fn it_acts_at_once_then_at_intervals_and_stops_when_dropped() {
@@ -104,10 +104,10 @@ mod tests {
             let text = format!("dataDir={}\n{line}", dir.path().display());
             ZooCfg::parse(None, text.as_bytes(), &JavaFlags::default(), None).expect("good")
         };
-        assert!(start(&parse(""), &dirs).expect("no thread is needed").is_none());
+        assert!(start(&parse(""), &dirs, Arc::default()).expect("no thread is needed").is_none());
         let stray = Path::new(&dirs.snapshots).join("snapshot.5");
         std::fs::write(&stray, "not a snapshot").expect("file");
-        drop(start(&parse("autopurge.purgeInterval=1\n"), &dirs).expect("thread"));
+        drop(start(&parse("autopurge.purgeInterval=1\n"), &dirs, Arc::default()).expect("thread"));
         assert!(stray.exists());
     }
 }

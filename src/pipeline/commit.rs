@@ -1,6 +1,6 @@
 //! Out of the order into the tree: the only place where a transaction is applied.
 
-use super::{BarrierKind, Pipeline, submit::leading_buffer};
+use super::{BarrierKind, Duty, Pipeline, submit::leading_buffer};
 use crate::{
     config::limits,
     cores::messages::{Asker, Delivery, Step},
@@ -14,6 +14,9 @@ impl Pipeline {
     /// # Panics
     /// If what is committed is not what was proposed, or cannot be applied: the state would be wrong from here on.
     pub(super) fn commit(&mut self, through: Zxid) {
+        if self.duty == Duty::Idle {
+            return self.replay(through);
+        }
         let before = self.pending.len();
         let mut fetched = 0;
         while let Some(oldest) = self.pending.front()
@@ -40,7 +43,14 @@ impl Pipeline {
                 Err(error) => panic!("transaction {} cannot be applied: {error}", pending.zxid),
             };
             assert_eq!(applied.header.zxid, pending.zxid, "applied out of order");
-            self.add_step(pending.asker, applied);
+            let asker = match self.duty {
+                Duty::Forwards => self.claim(&applied.header),
+                Duty::Orders | Duty::Idle => pending.asker,
+            };
+            self.add_step(asker, applied);
+            if self.duty == Duty::Forwards && self.has_ready_list() {
+                self.answer_lists();
+            }
             if self.steps.len() >= limits::STEPS_PER_BATCH {
                 self.send_batch();
             }
@@ -85,6 +95,7 @@ impl Pipeline {
             (OpCode::CreateSession, Answer::SessionCreated { .. }) => (Some(session), None),
             (OpCode::CloseSession, _) => {
                 self.sessions.closed(session);
+                self.disown(session);
                 (None, Some(session))
             }
             _ => (None, None),

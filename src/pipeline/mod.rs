@@ -13,6 +13,7 @@
 //! An error of the log ends the process: nothing is acknowledged after it, and nothing is retried.
 
 mod commit;
+mod member;
 mod sessions;
 mod snapshots;
 mod submit;
@@ -28,6 +29,8 @@ use crate::{
     storage::{DataDirs, LogFailure, TxnLog, ring::IN_PLACE_BYTES_MAX},
 };
 use bytes::{Bytes, BytesMut};
+use member::Member;
+pub use member::MemberOptions;
 use sessions::SessionTable;
 pub use snapshots::SnapshotPolicy;
 use snapshots::Snapshots;
@@ -97,7 +100,18 @@ impl StopFlag {
     }
 }
 
-/// A transaction that was proposed and is not applied yet.
+/// What this server does with its clients' writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Duty {
+    /// It orders them: it is alone, or the leader.
+    Orders,
+    /// It forwards them to the leader.
+    Forwards,
+    /// Nothing: a member without a role serves nobody.
+    Idle,
+}
+
+/// A transaction that is in the log and not applied yet.
 #[derive(Debug)]
 struct Pending {
     zxid: Zxid,
@@ -128,6 +142,8 @@ struct CorePort {
     overflow: VecDeque<Delivery>,
     /// Whether this turn pushed something that the core must see at once.
     kick: bool,
+    /// The core was told to close its connections and has not said that it has: what it asks is of a role that ended.
+    awaits_quiet: bool,
 }
 
 /// The state of the pinned core.
@@ -136,6 +152,9 @@ pub struct Pipeline {
     clock: Clock,
     tree: Tree,
     node: Node,
+    duty: Duty,
+    /// What a member of an ensemble has beyond a standalone server.
+    member: Option<Box<Member>>,
     log: TxnLog,
     cores: Vec<CorePort>,
     sessions: SessionTable,
@@ -196,12 +215,14 @@ impl Pipeline {
             Snapshots::new(options.snapshots.clone(), options.dirs.clone(), last, Arc::clone(&counters));
         let cores = cores
             .into_iter()
-            .map(|lanes| CorePort { lanes, overflow: VecDeque::new(), kick: false })
+            .map(|lanes| CorePort { lanes, overflow: VecDeque::new(), kick: false, awaits_quiet: false })
             .collect();
         Self {
             options,
             clock,
             node: Node::alone(last),
+            duty: Duty::Orders,
+            member: None,
             tree,
             log,
             cores,
@@ -328,6 +349,9 @@ impl Pipeline {
 
     /// Feeds one event to the order and does what it says.
     fn step(&mut self, event: Event) {
+        if self.member.is_some() {
+            return self.step_member(event);
+        }
         let mut effects = std::mem::take(&mut self.effects);
         self.node.step(self.now_ms, event, &mut effects);
         for effect in effects.drain(..) {
@@ -361,9 +385,11 @@ impl Pipeline {
 
     /// Whether taking more work would only lengthen queues.
     fn is_backed_up(&self) -> bool {
+        let orders = self.duty == Duty::Orders;
         !self.unappended.is_empty()
-            || self.node.next_zxid().is_none() && !self.pending.is_empty()
-            || self.pending.len() >= limits::PENDING_TRANSACTIONS
+            || orders && self.node.next_zxid().is_none() && !self.pending.is_empty()
+            || orders && self.pending.len() >= limits::PENDING_TRANSACTIONS
+            || self.duty == Duty::Forwards && self.is_forwarding_full()
             || self.cores.iter().any(|core| !core.overflow.is_empty())
     }
 
@@ -491,7 +517,7 @@ impl Pipeline {
         self.counters.znodes.set(self.tree.node_count() as u64);
         self.counters.ephemerals.set(self.tree.ephemerals_count() as u64);
         self.counters.data_bytes.set(self.tree.approximate_data_size());
-        self.counters.sessions.set(self.sessions.len() as u64);
+        self.counters.sessions.set(self.tree.sessions().len() as u64);
         let (mismatches, last) = self.tree.digest_mismatches();
         if mismatches != self.counters.digest_mismatches.get() {
             self.tell_of_mismatch(mismatches, last);

@@ -3,7 +3,7 @@
 //! The sessions themselves are replicated state and live in the tree; here is what only the server that expires them
 //! knows: the connection of each session and the bucket in which it runs out.
 
-use super::{Pipeline, PipelineOptions};
+use super::{Duty, Pipeline, PipelineOptions};
 use crate::{
     config::limits,
     cores::{
@@ -27,6 +27,7 @@ pub(super) struct SessionTable {
     /// Sessions whose end has been proposed and is not applied yet: nothing revives them.
     closing: HashSet<SessionId>,
     next_id: SessionId,
+    tick_ms: i64,
     /// When sessions were last looked at, milliseconds of the server's clock.
     expired_at_ms: u64,
     /// Sessions with a deadline up to here are being closed, a few a turn.
@@ -41,9 +42,23 @@ impl SessionTable {
             expiry: ExpiryQueue::new(i64::from(options.tick_ms)),
             closing: HashSet::new(),
             next_id: session::first_id(options.server_id, machine_ms),
+            tick_ms: i64::from(options.tick_ms),
             expired_at_ms: 0,
             expire_until_ms: None,
         }
+    }
+
+    /// Forgets everybody: this server has no role.
+    pub(super) fn clear(&mut self) {
+        *self = Self {
+            connections: HashMap::new(),
+            expiry: ExpiryQueue::new(self.tick_ms),
+            closing: HashSet::new(),
+            next_id: self.next_id,
+            expired_at_ms: 0,
+            expire_until_ms: None,
+            tick_ms: self.tick_ms,
+        };
     }
 
     /// Gives every session of a recovered tree its full timeout from now (S8).
@@ -52,11 +67,6 @@ impl SessionTable {
         for (session, timeout_ms) in tree.sessions().iter() {
             self.expiry.touch(session, timeout_ms, now_ms.cast_signed());
         }
-    }
-
-    /// Number of sessions that are tracked.
-    pub(super) fn len(&self) -> usize {
-        self.expiry.len()
     }
 
     /// A session id that no session has: ids are only probably unique across reboots of the machine (S1).
@@ -83,6 +93,31 @@ impl SessionTable {
         self.connections.insert(session, connection).filter(|earlier| *earlier != connection)
     }
 
+    /// The same on a learner, where no session expires.
+    pub(super) fn connect_only(
+        &mut self,
+        session: SessionId,
+        connection: ConnectionId,
+    ) -> Option<ConnectionId> {
+        self.connections.insert(session, connection).filter(|earlier| *earlier != connection)
+    }
+
+    /// Adds or renews the deadline of a session that lives on another server.
+    pub(super) fn track(&mut self, session: SessionId, timeout_ms: i32, now_ms: u64) {
+        self.expiry.touch(session, timeout_ms, now_ms.cast_signed());
+    }
+
+    /// The session came in on another server; returns the connection that it had here.
+    pub(super) fn moved_away(
+        &mut self,
+        session: SessionId,
+        timeout_ms: i32,
+        now_ms: u64,
+    ) -> Option<ConnectionId> {
+        self.track(session, timeout_ms, now_ms);
+        self.connections.remove(&session)
+    }
+
     /// Forgets a closed connection, unless the session has moved to another one meanwhile.
     pub(super) fn disconnect(&mut self, session: SessionId, connection: ConnectionId) {
         if self.connections.get(&session) == Some(&connection) {
@@ -104,7 +139,7 @@ impl SessionTable {
     }
 
     /// Whether the session exists and will go on existing.
-    fn is_alive(&self, session: SessionId, tree: &Tree) -> bool {
+    pub(super) fn is_alive(&self, session: SessionId, tree: &Tree) -> bool {
         tree.sessions().contains(session) && !self.closing.contains(&session)
     }
 }
@@ -124,6 +159,7 @@ impl Pipeline {
             return;
         }
         let earlier = self.sessions.connect(session, connection, timeout_ms, self.clock.now_ms());
+        self.own_here(session);
         if let Some(earlier) = earlier {
             let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
             self.cores[usize::from(earlier.core)].push_and_kick(delivery);
@@ -165,7 +201,7 @@ impl Pipeline {
     /// there was anything.
     pub(super) fn expire_sessions(&mut self) -> bool {
         let Some(until_ms) = self.sessions.expire_until_ms else { return false };
-        if self.is_backed_up() || self.log.space_is_low() {
+        if self.duty != Duty::Orders || self.is_backed_up() || self.log.space_is_low() {
             return false;
         }
         self.roll_over();

@@ -171,7 +171,15 @@ impl Snapshots {
         }
     }
 
-    fn join(&mut self) {
+    /// Another server's image of `bytes` bytes is the newest snapshot now.
+    pub(super) fn adopted(&mut self, zxid: Zxid, bytes: u64) {
+        self.draw();
+        self.last = zxid;
+        self.last_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Waits for the snapshot that is being written, if there is one.
+    pub(super) fn join(&mut self) {
         if let Some(running) = self.running.take()
             && running.join().is_err()
         {

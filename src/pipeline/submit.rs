@@ -1,11 +1,12 @@
 //! From the lanes into the order: each request of a client core is prepared, numbered and appended.
 
-use super::{Barrier, BarrierKind, Pending, Pipeline};
+use super::{Barrier, BarrierKind, Duty, Pending, Pipeline};
 use crate::{
     config::limits,
     cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Submission, Write},
-    status::four_letter::Needs,
+    status::{four_letter::Needs, gather::Gather},
 };
+use std::sync::Arc;
 use zkfast_tree::Ask;
 use zkfast_wire::{Decoder, Epoch, ErrorCode, Id, OpCode, Request, SessionId, Xid, Zxid};
 use zkfast_zab::{Event, Node};
@@ -69,32 +70,61 @@ impl Pipeline {
     }
 
     fn submit(&mut self, core: usize, submission: Submission) {
+        if self.cores[core].awaits_quiet || self.duty != Duty::Orders {
+            return self.submit_elsewhere(core, submission);
+        }
         match submission {
             Submission::Write(write) => self.submit_write(&write),
             Submission::OpenSession { connection, timeout_ms } => self.open_session(connection, timeout_ms),
             Submission::ResumeSession { connection, session, password, timeout_ms } => {
                 self.resume_session(connection, session, &password, timeout_ms);
             }
-            Submission::Sync { asker } => self.add_barrier(BarrierKind::Sync { asker }),
+            Submission::Sync { asker, .. } => self.add_barrier(BarrierKind::Sync { asker }),
             Submission::GetEphemerals { asker, session, prefix } => {
                 self.add_barrier(BarrierKind::Ephemerals { asker, session, prefix });
             }
             Submission::Touch(touched) => self.touch(&touched),
             Submission::Gone { connection, session } => self.sessions.disconnect(session, connection),
-            Submission::Gather(gather) => {
-                if gather.word().needs() == Needs::Sessions {
-                    gather.add_sessions(self.sessions_dump());
-                }
-                for core in &mut self.cores {
-                    core.push_and_kick(Delivery::Gather(gather.clone()));
-                }
-            }
-            Submission::Gathered(gather) => {
-                let origin = usize::from(gather.origin().core);
-                debug_assert!(origin < self.cores.len() && core < self.cores.len());
-                self.cores[origin].push_and_kick(Delivery::Gathered(gather));
-            }
+            Submission::Gather(gather) => self.pass_round(gather),
+            Submission::Gathered(gather) => self.pass_back(gather),
+            Submission::Quiet => self.cores[core].awaits_quiet = false,
         }
+    }
+
+    /// What comes while this server does not order writes: a learner forwards it. What was asked in a role that has
+    /// ended is dropped, since its connection is closed.
+    fn submit_elsewhere(&mut self, core: usize, submission: Submission) {
+        match submission {
+            Submission::Quiet => self.cores[core].awaits_quiet = false,
+            Submission::Gather(gather) => self.pass_round(gather),
+            Submission::Gathered(gather) => self.pass_back(gather),
+            _ if self.cores[core].awaits_quiet || self.duty == Duty::Idle => {}
+            Submission::Write(write) => self.forward_write(write),
+            Submission::OpenSession { connection, timeout_ms } => self.forward_open(connection, timeout_ms),
+            Submission::ResumeSession { connection, session, password, timeout_ms } => {
+                self.forward_resume(connection, session, &password, timeout_ms);
+            }
+            Submission::Sync { asker, session } => self.forward_sync(asker, session),
+            Submission::GetEphemerals { asker, session, prefix } => {
+                self.list_behind_forwarded(asker, session, prefix);
+            }
+            Submission::Touch(touched) => self.touch_at_leader(&touched),
+            Submission::Gone { connection, session } => self.sessions.disconnect(session, connection),
+        }
+    }
+
+    fn pass_round(&mut self, gather: Arc<Gather>) {
+        if gather.word().needs() == Needs::Sessions {
+            gather.add_sessions(self.sessions_dump());
+        }
+        for core in &mut self.cores {
+            core.push_and_kick(Delivery::Gather(gather.clone()));
+        }
+    }
+
+    fn pass_back(&mut self, gather: Arc<Gather>) {
+        let origin = usize::from(gather.origin().core);
+        self.cores[origin].push_and_kick(Delivery::Gathered(gather));
     }
 
     fn submit_write(&mut self, write: &Write) {
@@ -106,6 +136,10 @@ impl Pipeline {
         }
         let asker = Some(write.asker);
         let cxid = write.asker.xid;
+        if self.member.is_some() && write.op != OpCode::CloseSession && !self.may_speak_here(write.session) {
+            let code = Err(ErrorCode::SESSION_MOVED);
+            return self.propose(asker, write.session, cxid, write.op, code, &[]);
+        }
         let request = Request::decode(write.op, &mut Decoder::new(&write.body));
         match &request {
             Ok(request) => {
@@ -135,6 +169,7 @@ impl Pipeline {
         }
         let session = self.sessions.new_id(&self.tree);
         self.sessions.connect(session, connection, timeout_ms, self.clock.now_ms());
+        self.own_here(session);
         let asker = Some(Asker { connection, xid: Xid(0) });
         let request = Request::CreateSession(timeout_ms);
         self.propose(asker, session, Xid(0), OpCode::CreateSession, Ok(&request), &[]);
@@ -148,7 +183,7 @@ impl Pipeline {
 
     /// Validates a request into a transaction (or an error transaction), gives it the next place in the order and
     /// appends it.
-    fn propose(
+    pub(super) fn propose(
         &mut self,
         asker: Option<Asker>,
         session: SessionId,
@@ -185,7 +220,8 @@ impl Pipeline {
     /// A standalone server may do so by itself, as Apache's does: nobody else counts. Until the pipeline is empty
     /// `is_backed_up` keeps new work out.
     pub(super) fn roll_over(&mut self) {
-        if self.node.next_zxid().is_none() && self.pending.is_empty() {
+        // A member steps down by itself, for another epoch.
+        if self.member.is_none() && self.node.next_zxid().is_none() && self.pending.is_empty() {
             let epoch = self.node.committed().epoch();
             self.node = Node::alone(Zxid::new(Epoch(epoch.0 + 1), 0));
         }

@@ -1,7 +1,7 @@
 //! Where every core's counters hang, for whoever is asked how the server is.
 //!
-//! Made once at start and shared by all cores. Its lock guards the marks of `srst` alone and is taken by status
-//! commands only, never on the request path.
+//! Made once at start and shared by all cores. Its locks guard the marks of `srst` and the role, and are
+//! taken by status commands and once a tick, never on the request path.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,7 +13,7 @@ use zkfast_wire::{ServerId, Zxid};
 use super::counters::{CoreCounters, PipelineCounters};
 use super::environment;
 use super::four_letter::Word;
-use super::picture::{Mode, Picture, Settings, Totals};
+use super::picture::{Mode, Picture, QuorumPicture, Settings, Totals};
 use crate::config::ZooCfg;
 
 /// The counters of all cores, and the facts that do not change while the server runs.
@@ -24,6 +24,8 @@ pub struct Board {
     settings: Settings,
     started: Instant,
     serving: AtomicBool,
+    /// The role in an ensemble, shown by the pipeline once a tick and when it changes.
+    quorum: Mutex<Option<(Mode, QuorumPicture)>>,
     /// What had been counted at the last `srst`.
     marks: Mutex<Totals>,
 }
@@ -48,6 +50,7 @@ impl Board {
             },
             started: Instant::now(),
             serving: AtomicBool::new(false),
+            quorum: Mutex::default(),
             marks: Mutex::default(),
         }
     }
@@ -72,7 +75,12 @@ impl Board {
         self.serving.load(Relaxed)
     }
 
-    /// The numbers that `word` prints. Lists stay empty (see [`Word::needs`]), the mode is standalone.
+    /// Shows the role of a member of an ensemble.
+    pub fn set_quorum(&self, mode: Mode, picture: QuorumPicture) {
+        *self.quorum.lock().unwrap_or_else(PoisonError::into_inner) = Some((mode, picture));
+    }
+
+    /// The numbers that `word` prints. Lists stay empty (see [`Word::needs`]).
     pub fn picture(&self, word: Word) -> Picture {
         let sum = |gauge: fn(&CoreCounters) -> u64| self.cores.iter().map(|core| gauge(core)).sum();
         let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -83,9 +91,11 @@ impl Board {
             ),
             _ => (0, 0),
         };
+        let quorum = self.quorum.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Picture {
             serving: self.is_serving(),
-            mode: Mode::Standalone,
+            mode: quorum.as_ref().map_or(Mode::Standalone, |(mode, _)| *mode),
+            quorum: quorum.map(|(_, picture)| picture),
             last_zxid: Zxid(self.pipeline.last_applied.get() as i64),
             znodes: self.pipeline.znodes.get(),
             ephemerals: self.pipeline.ephemerals.get(),

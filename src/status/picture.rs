@@ -139,6 +139,10 @@ pub struct QuorumPicture {
     pub leader: Option<LeaderPicture>,
     /// Every session with its timeout in milliseconds, on a learner: for `dump`.
     pub global_sessions: Vec<(SessionId, u32)>,
+    /// Milliseconds from the loss of the last role, or the start, until this one stood.
+    pub election_ms: u64,
+    /// The epoch that this server has accepted last.
+    pub epoch: i64,
 }
 
 /// What only a leader tells.

@@ -11,11 +11,34 @@ use super::{
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicI64, Ordering},
 };
 use zkfast_wire::Zxid;
 
 /// Fewest snapshots to keep, whatever `autopurge.snapRetainCount` says.
 pub const KEPT_MIN: usize = 3;
+
+/// How far the logs were purged, for whoever tells history from them.
+#[derive(Debug)]
+pub struct PurgeMark(AtomicI64);
+
+impl Default for PurgeMark {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl PurgeMark {
+    /// The zxid of the oldest snapshot that is kept: records through this one may be gone. The smallest zxid before the
+    /// first purge.
+    pub fn floor(&self) -> Zxid {
+        Zxid(self.0.load(Ordering::Acquire))
+    }
+
+    fn raise(&self, floor: Zxid) {
+        self.0.fetch_max(floor.0, Ordering::Release);
+    }
+}
 
 /// What a purge did.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -39,11 +62,11 @@ pub struct PurgeError {
 }
 
 /// Keeps the `kept` newest verified snapshots (at least three) and the logs that continue them; removes what is older.
-/// With fewer verified snapshots than that, nothing is removed.
+/// With fewer verified snapshots than that, nothing is removed. `mark` is raised before anything goes.
 ///
 /// # Errors
 /// [`PurgeError`].
-pub fn purge(dirs: &DataDirs, kept: usize) -> Result<Purged, PurgeError> {
+pub fn purge(dirs: &DataDirs, kept: usize, mark: &PurgeMark) -> Result<Purged, PurgeError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| PurgeError { action, path, source }
@@ -54,6 +77,7 @@ pub fn purge(dirs: &DataDirs, kept: usize) -> Result<Purged, PurgeError> {
     let Some(oldest_kept) = oldest_to_keep(&snapshots, kept.max(KEPT_MIN), &mut outcome.invalid) else {
         return Ok(outcome);
     };
+    mark.raise(oldest_kept);
     // The snapshots first: interrupted, there are logs too many, never too few.
     let old_snapshots = snapshots.iter().filter(|snapshot| snapshot.zxid < oldest_kept);
     let needed_from = first_log_for(&logs, Zxid(oldest_kept.0.saturating_add(1)));

@@ -176,38 +176,50 @@ impl Output {
 }
 
 /// A snapshot that comes from another server, as the bare image of row Q54: it is written as it comes and gets its name
-/// only when everything that it replaces is gone.
+/// only when everything that it replaces is gone. Dropped before that, its file is removed.
 pub struct ForeignImage {
     output: Output,
-    writing: PathBuf,
-    zxid: Zxid,
+    writing: Writing,
 }
 
 /// A foreign image that is complete and durable under its temporary name.
 #[derive(Debug)]
 pub struct StoredImage {
-    writing: PathBuf,
-    zxid: Zxid,
+    writing: Writing,
     /// Plain bytes of the file.
     pub bytes: u64,
 }
 
+/// A file under its temporary name, which goes if nobody gives it another one.
+#[derive(Debug)]
+struct Writing {
+    path: PathBuf,
+    zxid: Zxid,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // It may have its final name; and what is left lying is removed at the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 impl ForeignImage {
-    /// Begins a file for an image of the state at `zxid`.
+    /// Begins a file for an image of the state at `zxid`; `attempt` tells it from other attempts.
     ///
     /// # Errors
     /// What the system says.
-    pub fn begin(dirs: &DataDirs, zxid: Zxid) -> io::Result<Self> {
-        let writing = dirs.snapshots.join(format!("{WRITING_PREFIX}snapshot.{:x}", zxid.0));
+    pub fn begin(dirs: &DataDirs, zxid: Zxid, attempt: u64) -> io::Result<Self> {
+        let path = dirs.snapshots.join(format!("{WRITING_PREFIX}snapshot.{:x}.{attempt}", zxid.0));
         let mut output = Output {
-            packer: Packer::new(Compression::Plain, File::create(&writing)?)?,
+            packer: Packer::new(Compression::Plain, File::create(&path)?)?,
             sum: Adler32::new(),
             bytes: 0,
             unsynced_bytes: 0,
             is_paced: false,
         };
         output.put(&SNAPSHOT_HEADER)?;
-        Ok(Self { output, writing, zxid })
+        Ok(Self { output, writing: Writing { path, zxid } })
     }
 
     /// Adds the next bytes of the image.
@@ -226,7 +238,7 @@ impl ForeignImage {
         self.output.seal()?;
         let bytes = self.output.bytes;
         self.output.packer.finish()?.sync_all()?;
-        Ok(StoredImage { writing: self.writing, zxid: self.zxid, bytes })
+        Ok(StoredImage { writing: self.writing, bytes })
     }
 }
 
@@ -236,21 +248,16 @@ impl StoredImage {
     /// # Errors
     /// [`InvalidSnapshot`].
     pub fn load(&self, config: TreeConfig) -> Result<Tree, InvalidSnapshot> {
-        SnapshotFile::open_as(&self.writing, Compression::Plain)?.load(config, self.zxid)
-    }
-
-    /// The state that it shows.
-    pub const fn zxid(&self) -> Zxid {
-        self.zxid
+        SnapshotFile::open_as(&self.writing.path, Compression::Plain)?.load(config, self.writing.zxid)
     }
 
     /// Gives it its name, durably. The log must have been cut behind its zxid before (ZOOKEEPER-2872, 3642).
     ///
     /// # Errors
     /// What the system says.
-    pub fn adopt(&self, dirs: &DataDirs) -> io::Result<PathBuf> {
-        let path = dirs.snapshots.join(format!("snapshot.{:x}", self.zxid.0));
-        fs::rename(&self.writing, &path)?;
+    pub fn adopt(self, dirs: &DataDirs) -> io::Result<PathBuf> {
+        let path = dirs.snapshots.join(format!("snapshot.{:x}", self.writing.zxid.0));
+        fs::rename(&self.writing.path, &path)?;
         sync_names(&dirs.snapshots)?;
         Ok(path)
     }

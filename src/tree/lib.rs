@@ -9,8 +9,7 @@
 //! crate has never heard of an epoch's meaning, a peer or a connection. Nothing depends on the order of a hash table.
 //!
 //! Rooms: `path` names; `acl` lists and checks; `session` ids, passwords, deadlines; `owned` who takes nodes away;
-//! `overlay` what is prepared; `prepare`, `apply`, `read`; `watch` which core to wake; `image` snapshots and `image_end`
-//! where one ends in a stream; `digest`;
+//! `overlay` what is prepared; `prepare`, `apply`, `read`; `watch` which core to wake; `image` snapshots; `digest`;
 //! `znodes` the version store, the only room with `unsafe`.
 #![deny(unsafe_code)]
 
@@ -18,7 +17,6 @@ pub mod acl;
 pub mod apply;
 mod digest;
 pub mod image;
-pub mod image_end;
 mod overlay;
 pub mod owned;
 pub mod path;
@@ -32,7 +30,6 @@ mod znodes;
 pub use apply::{Answer, Applied, ApplyError, Change, ChangeKind, Changes, MultiAnswer};
 pub use digest::{DIGEST_VERSION, LoggedDigest};
 pub use image::{ImageError, ImageWriter};
-pub use image_end::ImageEnd;
 pub use prepare::{Ask, Prepared};
 pub use read::Reader;
 pub use session::{ExpiryQueue, Sessions};

@@ -72,6 +72,12 @@ impl Reader {
     }
 }
 
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("view", &self.view()).finish_non_exhaustive()
+    }
+}
+
 impl<'a> NodeRef<'a> {
     /// The stat as clients see it (J10): cversion counts creations and deletions (T9), only a session shows as owner
     /// (T16).

@@ -11,6 +11,7 @@ use crate::{
     effect::{Effect, EpochFile, Service, Trouble},
     event::LinkId,
     member::{Member, Outcome},
+    node::Learners,
     precautions::{
         ahead, counted, gap_after, is_mutated, mutated_agreement, mutated_plan, never_steps_down, outlives,
         outstanding_end, serves_early,
@@ -117,6 +118,18 @@ impl Leading {
             .values()
             .filter(|progress| progress.is_follower() && progress.stage == Stage::Active)
             .count()
+    }
+
+    pub(crate) fn learners(&self) -> Learners {
+        let synced = || self.links.values().filter(|progress| progress.stage == Stage::Active);
+        Learners {
+            connected: self.links.len(),
+            synced_non_voting_followers: synced()
+                .filter(|progress| progress.is_follower() && progress.place.is_none())
+                .count(),
+            synced_observers: synced().filter(|progress| !progress.is_follower()).count(),
+            pending_syncs: self.pending_syncs.len(),
+        }
     }
 
     // Links

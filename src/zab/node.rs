@@ -48,6 +48,19 @@ pub enum Role {
     },
 }
 
+/// A leader's learners, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learners {
+    /// Links of learners, in whatever stage.
+    pub connected: usize,
+    /// Followers that are up to date and do not vote in the current configuration.
+    pub synced_non_voting_followers: usize,
+    /// Observers that are up to date.
+    pub synced_observers: usize,
+    /// Syncs that wait for a commit.
+    pub pending_syncs: usize,
+}
+
 /// The order, as one server holds it.
 #[derive(Debug)]
 pub struct Node {
@@ -111,6 +124,14 @@ impl Node {
                     None => Role::Observing { leader, active },
                 }
             }
+        }
+    }
+
+    /// The learners of a leader, in numbers; all zero in any other role.
+    pub fn learners(&self) -> Learners {
+        match &self.state {
+            State::Member(_, MemberState::Leading(leading)) => leading.learners(),
+            State::Alone(_) | State::Member(..) => Learners::default(),
         }
     }
 

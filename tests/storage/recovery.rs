@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use zkfast::storage::{
     LogConfig, TxnLog,
     data_dirs::DataDirs,
-    purge::purge,
+    purge::{PurgeMark, purge},
     recovery::{RecoveryError, RecoveryOptions, recover},
     replay::{ReplayError, truncate},
     segment::{LOG_HEADER, put_record},
@@ -310,7 +310,7 @@ fn purge_keeps_what_a_restart_from_any_kept_snapshot_needs() {
     let mut bytes = fs::read(&damaged).unwrap();
     bytes[40] ^= 1;
     fs::write(&damaged, bytes).unwrap();
-    let purged = purge(&dirs, 1).unwrap();
+    let purged = purge(&dirs, 1, &PurgeMark::default()).unwrap();
     assert_eq!(purged.invalid, [damaged]);
     let expected = [
         "log.11",
@@ -338,6 +338,6 @@ fn purge_keeps_what_a_restart_from_any_kept_snapshot_needs() {
     let (_root, dirs) = copy("apache-3.9.5-plain");
     fs::write(dirs.snapshots.join("snapshot.16d"), b"damaged").unwrap();
     let before = names(&dirs.logs);
-    assert!(purge(&dirs, 3).unwrap().removed.is_empty());
+    assert!(purge(&dirs, 3, &PurgeMark::default()).unwrap().removed.is_empty());
     assert_eq!(names(&dirs.logs), before);
 }

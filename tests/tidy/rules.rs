@@ -19,7 +19,10 @@ pub const FLOORS: &[(&str, &[&str])] = &[
     ("pipeline", &["storage", "links", "cores", "status", "config", "tree", "zab", "wire"]),
     ("edge", &["cores", "status", "config", "tree", "wire"]),
     ("ops", &["storage", "cores", "status", "config", "wire"]),
-    ("command", &["ops", "pipeline", "edge", "storage", "cores", "status", "config", "tree", "zab", "wire"]),
+    (
+        "command",
+        &["ops", "pipeline", "links", "edge", "storage", "cores", "status", "config", "tree", "zab", "wire"],
+    ),
 ];
 
 /// Imports between rooms of one floor, allowed one by one.

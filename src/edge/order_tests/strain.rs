@@ -219,7 +219,7 @@ fn drain_submissions(story: &mut Story) {
                     closed_session: None,
                 });
             }
-            Submission::Sync { asker } => {
+            Submission::Sync { asker, .. } => {
                 story.deliver(Delivery::Synced { asker });
             }
             Submission::GetEphemerals { asker, .. } => {

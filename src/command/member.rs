@@ -1,0 +1,50 @@
+//! What a member of an ensemble is started with beyond a standalone server: the protocol's settings and the history
+//! that its disk holds.
+
+use super::start_error::StartError;
+use crate::{
+    config::EnsembleSettings,
+    links::LinkError,
+    storage::{
+        DataDirs,
+        epochs::{self, EpochFile},
+        recovery::Recovered,
+    },
+};
+use zkfast_wire::Zxid;
+use zkfast_zab::{Config, Recovered as History, Tail};
+
+/// The protocol's settings.
+pub(super) fn protocol(settings: &EnsembleSettings) -> Config {
+    let mut config = Config::new(settings.me, settings.ensemble.clone());
+    config.tick_ms = settings.tick_ms.into();
+    config.init_limit_ticks = settings.init_limit_ticks.into();
+    config.sync_limit_ticks = settings.sync_limit_ticks.into();
+    config.notification_interval_ms_min = settings.notification_interval_ms_min.into();
+    config.notification_interval_ms_max = settings.notification_interval_ms_max.into();
+    config.dial_retry_ms = settings.dial_retry_ms.into();
+    config.force_snapshot = settings.force_snapshot;
+    config
+}
+
+/// What the disk holds, as the protocol sees it (P31, Q71).
+pub(super) fn history(recovered: &Recovered, dirs: &DataDirs) -> Result<History, epochs::EpochError> {
+    let zxids = recovered.history.iter().flat_map(|(first, last)| (first.0..=last.0).map(Zxid));
+    let tail = Tail::with_records(recovered.floor, zxids);
+    assert!(tail.appended() == recovered.last, "{} recovered, {} told", recovered.last, tail.appended());
+    Ok(History {
+        tail,
+        accepted_epoch: epochs::read(&dirs.snapshots, EpochFile::Accepted)?,
+        current_epoch: epochs::read(&dirs.snapshots, EpochFile::Current)?,
+    })
+}
+
+/// A port for the others that cannot be had, and the like.
+pub(super) fn refused(error: &LinkError) -> StartError {
+    match error {
+        LinkError::Bind { .. } => StartError::quorum_port(error.to_string()),
+        LinkError::NotAMember(_) | LinkError::Poll(_) => {
+            StartError::new(error.to_string(), "The server was not started.")
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! One arm for each effect. The texts of [`Effect`] are the contract; what can be asserted of them is.
+
+use super::{Pipeline, end_process, or_end};
+use crate::{
+    pipeline::{Duty, Pending},
+    storage::epochs,
+};
+use bytes::{Bytes, BytesMut};
+use zkfast_wire::{Packet, Zxid, quorum::put_touch};
+use zkfast_zab::{Effect, EpochFile, Event, LinkId, Trouble};
+
+/// Sessions told in one PING: 12 bytes each, and Apache's leader takes packets of less than 1 MiB.
+const TOUCHES_PER_PING: usize = 65_536;
+
+impl Pipeline {
+    /// Delivers an event, carries out what it led to, then delivers the events that this led to.
+    pub(in crate::pipeline) fn step_member(&mut self, event: Event) {
+        self.step_once(event);
+        self.follow_up();
+    }
+
+    pub(super) fn follow_up(&mut self) {
+        while let Some(event) = self.the_member().follow_up.pop_front() {
+            self.step_once(event);
+        }
+    }
+
+    fn step_once(&mut self, event: Event) {
+        if let Event::Down { link } = event {
+            self.link_is_gone(link);
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        self.node.step(self.clock.now_ms(), event, &mut effects);
+        self.carry_out(&mut effects);
+        self.effects = effects;
+    }
+
+    /// Carries out effects in their order; `effects` is empty then.
+    pub(super) fn carry_out(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            self.carry_out_one(effect);
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Append { zxid, record } => self.append_to_history(zxid, record),
+            Effect::Commit { through } => self.commit(through),
+            Effect::Replay { through } => self.replay(through),
+            Effect::Truncate { zxid } => self.truncate(zxid),
+            Effect::Install { link, zxid } => self.install(link, zxid),
+            Effect::SaveEpoch { file, epoch } => {
+                let stored = match file {
+                    EpochFile::Accepted => epochs::EpochFile::Accepted,
+                    EpochFile::Current => epochs::EpochFile::Current,
+                };
+                let saved = epochs::write(&self.options.dirs.snapshots, stored, epoch);
+                or_end("an epoch cannot be stored", saved);
+                self.the_member().follow_up.push_back(Event::EpochSaved { file, epoch });
+            }
+            Effect::Dial { leader } => self.links().dial(leader),
+            Effect::Close { link, because } => {
+                log::info!("closing {}: {because}", Named(link));
+                self.link_is_gone(link);
+                self.links().close(link);
+            }
+            Effect::Send { link, packet } => self.links().send(link, &packet),
+            Effect::SendAcks { link, first, last } => {
+                assert!(last <= self.log.durable().max(self.node.committed()), "an ACK comes after the disk");
+                self.links().send_acks(link, first, last);
+            }
+            Effect::SendCommits { link, first, last } => self.links().send_commits(link, first, last),
+            Effect::SendInforms { link, first, last } => {
+                let member = self.member.as_mut().expect("a member");
+                for (zxid, record) in member.window.range(Zxid(first.0 - 1), last) {
+                    member.links.send_inform(link, *zxid, record);
+                }
+            }
+            Effect::SendHistory { link, after, through, committed } => {
+                self.send_history(link, after, through, committed);
+            }
+            Effect::SendSnapshot { link, zxid } => self.send_snapshot(link, zxid),
+            Effect::Notify { to, notification } => self.links().notify(to, notification),
+            Effect::Serve { service, epoch } => self.serve(service, epoch),
+            Effect::StopServing => self.stop_serving(),
+            Effect::Look { because } => {
+                self.note_look(because);
+            }
+            Effect::AnswerPing { link, zxid } => {
+                let touched = self.the_member().learner.take_touched(TOUCHES_PER_PING);
+                let mut data = BytesMut::with_capacity(12 * touched.len());
+                for (session, timeout_ms) in touched {
+                    put_touch(session, timeout_ms, &mut data);
+                }
+                let touched = Some(data.freeze());
+                self.links().send(link, &Packet::Ping { zxid, touched });
+            }
+            Effect::Touched { data, .. } => self.touch_forwarded(&data),
+            Effect::Request { link, request } => self.take_request(link, request),
+            Effect::RevalidateAsked { link, session, timeout_ms } => {
+                self.answer_revalidation(link, session, timeout_ms);
+            }
+            Effect::Revalidated { session, valid } => self.revalidated(session, valid),
+            Effect::SyncDone => self.synced(),
+            Effect::ConfigSeen { text } => self.see_config(&text),
+            other => {
+                end_process("the order asks for what this driver does not know", format_args!("{other:?}"))
+            }
+        }
+    }
+
+    /// Lays a record into the log, and keeps it at hand until it is applied.
+    fn append_to_history(&mut self, zxid: Zxid, record: Bytes) {
+        self.the_member().window.push(zxid, record.clone());
+        // A leader's own proposal waits already, with the one who asked.
+        if self.pending.back().is_none_or(|last| last.zxid < zxid) {
+            self.snapshots.count(record.len());
+            self.counters.appended.increment();
+            self.counters.record_bytes.note(record.len() as u64);
+            self.pending.push_back(Pending { zxid, record: record.clone(), asker: None });
+        }
+        self.append(zxid, record);
+    }
+
+    /// Applies through `through` with nobody to tell: history that this server shares with its leader, or begins to
+    /// lead with.
+    pub(in crate::pipeline) fn replay(&mut self, through: Zxid) {
+        assert!(self.duty == Duty::Idle, "what clients see is committed first");
+        while let Some(oldest) = self.pending.pop_front_if(|oldest| oldest.zxid <= through) {
+            if let Err(error) = self.tree.apply(&oldest.record) {
+                end_process("a transaction cannot be applied", format_args!("{}: {error}", oldest.zxid));
+            }
+        }
+        assert!(self.tree.last_applied() <= self.node.appended(), "applied what is not in the log");
+    }
+
+    fn link_is_gone(&mut self, link: LinkId) {
+        let member = self.the_member();
+        member.leader.forget(link);
+        if member.installing.as_ref().is_some_and(|installing| installing.link == link) {
+            // Whatever its thread has read is dropped (ZOOKEEPER-2872).
+            member.installing = None;
+        }
+    }
+
+    fn see_config(&mut self, text: &Bytes) {
+        let own = self.the_member().options.config.ensemble.to_string();
+        if **text != *own.as_bytes() {
+            log::warn!(
+                "the leader's configuration is not this server's own; every server of an ensemble should be started \
+                 with the same server lines. The leader's:\n{}\nThis server's:\n{own}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+
+    fn note_look(&mut self, because: Trouble) {
+        log::info!("looking for a leader: {because}");
+        self.show_standing();
+    }
+}
+
+/// A link in a log line.
+struct Named(LinkId);
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "link {}", self.0.0)
+    }
+}

@@ -1,0 +1,135 @@
+//! A leader and its learners' clients: each forwarded request becomes one transaction, in the order in which its learner
+//! sent it (row Q45); sessions that are heard of elsewhere live on (S11); a session speaks through one server (S12).
+
+use super::{Pipeline, desk::Owner};
+use crate::{
+    config::limits,
+    cores::messages::{CloseReason, Delivery},
+    pipeline::Duty,
+};
+use bytes::Bytes;
+use zkfast_wire::{
+    Decoder, ErrorCode, OpCode, Request, SessionId, Xid,
+    quorum::{ForwardedRequest, touches},
+};
+use zkfast_zab::{Event, LinkId};
+
+impl Pipeline {
+    /// Takes a learner's request in; it is ordered in this turn or a later one, in its turn.
+    pub(super) fn take_request(&mut self, link: LinkId, request: Box<ForwardedRequest>) {
+        let desk = &mut self.the_member().leader;
+        desk.push(link, request);
+        if desk.requests.len() > limits::LEARNERS_REQUESTS
+            || desk.request_bytes > limits::LEARNERS_REQUEST_BYTES
+        {
+            log::warn!(
+                "closing link {}: {} requests of learners wait, with {} bytes",
+                link.0,
+                desk.requests.len(),
+                desk.request_bytes
+            );
+            self.links().close(link);
+            self.the_member().follow_up.push_back(Event::Down { link });
+        }
+    }
+
+    /// Orders what learners have forwarded, a bounded number a turn; whether there was any.
+    pub(super) fn submit_forwarded(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..limits::SUBMITS_PER_TURN {
+            if self.duty != Duty::Orders || self.is_backed_up() {
+                break;
+            }
+            let Some((link, request)) = self.the_member().leader.pop() else { break };
+            self.submit_one_forwarded(link, &request);
+            any = true;
+        }
+        any
+    }
+
+    fn submit_one_forwarded(&mut self, link: LinkId, request: &ForwardedRequest) {
+        let session = request.session;
+        let (cxid, owner) = (Xid(request.cxid), Owner::Learner(link));
+        if request.op == ForwardedRequest::SYNC {
+            return self.step(Event::Sync { link });
+        }
+        let op = OpCode::from_i32(request.op);
+        let known = op.filter(|op| op.is_write() || *op == OpCode::CreateSession);
+        let Some(op) = known else {
+            // A transaction all the same: the learner waits for one (Q45).
+            let op = op.unwrap_or(OpCode::Error);
+            return self.propose(None, session, cxid, op, Err(ErrorCode::UNIMPLEMENTED), &[]);
+        };
+        let decoded = Request::decode(op, &mut Decoder::new(&request.body));
+        let decoded = match &decoded {
+            Ok(decoded) => Ok(decoded),
+            Err(_) => Err(ErrorCode::MARSHALLING_ERROR),
+        };
+        match (op, decoded) {
+            (OpCode::CreateSession, Ok(Request::CreateSession(timeout_ms))) if !self.log.space_is_low() => {
+                let now_ms = self.clock.now_ms();
+                self.sessions.track(session, *timeout_ms, now_ms);
+                self.the_member().leader.own(session, owner);
+                self.propose(None, session, cxid, op, decoded, &[]);
+            }
+            // Whoever ends a session need not own it (`PrepRequestProcessor`, closeSession).
+            (OpCode::CloseSession, _) => {
+                self.propose(None, session, cxid, op, decoded, &request.identities);
+                self.sessions.closing(session);
+            }
+            _ if self.log.space_is_low() => {
+                self.propose(None, session, cxid, op, Err(ErrorCode::SYSTEM_ERROR), &[]);
+            }
+            _ if !self.the_member().leader.may_speak(session, owner) => {
+                self.propose(None, session, cxid, op, Err(ErrorCode::SESSION_MOVED), &[]);
+            }
+            _ => self.propose(None, session, cxid, op, decoded, &request.identities),
+        }
+    }
+
+    /// Whether a client of this server may write on behalf of the session: S12.
+    pub(in crate::pipeline) fn may_speak_here(&mut self, session: SessionId) -> bool {
+        self.member.as_mut().is_none_or(|member| member.leader.may_speak(session, Owner::Here))
+    }
+
+    /// The session lives on a connection of this server.
+    pub(in crate::pipeline) fn own_here(&mut self, session: SessionId) {
+        if let Some(member) = &mut self.member {
+            member.leader.own(session, Owner::Here);
+        }
+    }
+
+    /// The session is over.
+    pub(in crate::pipeline) fn disown(&mut self, session: SessionId) {
+        if let Some(member) = &mut self.member {
+            member.leader.closed(session);
+        }
+    }
+
+    /// A learner's client came back with a session (S10).
+    pub(super) fn answer_revalidation(&mut self, link: LinkId, session: SessionId, timeout_ms: i32) {
+        let valid = self.duty == Duty::Orders && self.sessions.is_alive(session, &self.tree);
+        if valid {
+            let now_ms = self.clock.now_ms();
+            if let Some(earlier) = self.sessions.moved_away(session, timeout_ms, now_ms) {
+                let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
+                self.cores[usize::from(earlier.core)].push_and_kick(delivery);
+            }
+            self.the_member().leader.own(session, Owner::Learner(link));
+        }
+        self.the_member().follow_up.push_back(Event::RevalidateAnswer { link, session, valid });
+    }
+
+    /// Sessions that a learner has heard of (S11).
+    pub(super) fn touch_forwarded(&mut self, data: &Bytes) {
+        if self.duty != Duty::Orders {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        for (session, timeout_ms) in touches(data) {
+            if self.sessions.is_alive(session, &self.tree) {
+                self.sessions.track(session, timeout_ms, now_ms);
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A learner's clients: what they ask is forwarded to the leader, and answered when the transaction that came of it is
+//! applied here (rows Q45, S10, S11, S23).
+
+use super::{Pipeline, desk::List};
+use crate::{
+    config::limits,
+    cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Touched, Write},
+};
+use bytes::{BufMut, BytesMut};
+use zkfast_tree::session;
+use zkfast_wire::{Id, OpCode, SessionId, TxnHeader, Xid, jute, quorum::ForwardedRequest};
+use zkfast_zab::Event;
+
+impl Pipeline {
+    /// Whether the learner's clients have as much under way as may be.
+    pub(in crate::pipeline) fn is_forwarding_full(&self) -> bool {
+        let (requests, bytes) = self.member.as_ref().expect("a member").learner.load();
+        requests >= limits::FORWARDED_REQUESTS || bytes >= limits::FORWARDED_BYTES
+    }
+
+    pub(in crate::pipeline) fn forward_write(&mut self, write: Write) {
+        let Write { asker, session, op, body, identities } = write;
+        self.the_member().learner.forward(session, asker.xid.0, asker, body.len());
+        let identities: Vec<Id<'static>> = identities.to_vec();
+        let request = ForwardedRequest { session, cxid: asker.xid.0, op: op.to_i32(), body, identities };
+        self.step(Event::Forward { request: Box::new(request) });
+    }
+
+    /// A new session: its id is this server's to give, the rest is the leader's.
+    pub(in crate::pipeline) fn forward_open(&mut self, connection: ConnectionId, timeout_ms: i32) {
+        let session = self.sessions.new_id(&self.tree);
+        self.sessions.connect_only(session, connection);
+        let asker = Asker { connection, xid: Xid(0) };
+        let mut body = BytesMut::with_capacity(4);
+        body.put_i32(timeout_ms);
+        self.the_member().learner.forward(session, 0, asker, body.len());
+        let op = OpCode::CreateSession.to_i32();
+        let request = ForwardedRequest { session, cxid: 0, op, body: body.freeze(), identities: Vec::new() };
+        self.step(Event::Forward { request: Box::new(request) });
+    }
+
+    /// A sync goes through the leader, behind everything that this server has forwarded (S23).
+    pub(in crate::pipeline) fn forward_sync(&mut self, asker: Asker, session: SessionId) {
+        self.the_member().learner.sync(asker);
+        // The leader never reads the path.
+        let mut body = BytesMut::with_capacity(8);
+        jute::put_text(&mut body, "/");
+        let request = ForwardedRequest {
+            session,
+            cxid: asker.xid.0,
+            op: ForwardedRequest::SYNC,
+            body: body.freeze(),
+            identities: Vec::new(),
+        };
+        self.step(Event::Forward { request: Box::new(request) });
+    }
+
+    /// The leader's word that a sync is complete. Whatever was committed before it came before it on the link, so it is
+    /// applied here.
+    pub(super) fn synced(&mut self) {
+        // None: it was asked in a former role.
+        let Some(asker) = self.the_member().learner.synced() else { return };
+        self.push_batch();
+        self.cores[usize::from(asker.connection.core)].push_and_kick(Delivery::Synced { asker });
+    }
+
+    /// getEphemerals reads this server's tree, behind the writes that this server has forwarded.
+    pub(in crate::pipeline) fn list_behind_forwarded(
+        &mut self,
+        asker: Asker,
+        session: SessionId,
+        prefix: Box<str>,
+    ) {
+        self.the_member().learner.list(asker, session, prefix);
+        self.answer_lists();
+    }
+
+    /// Answers the lists that need not wait any more.
+    pub(in crate::pipeline) fn answer_lists(&mut self) {
+        while let Some(list) = self.the_member().learner.ready_list() {
+            let List { asker, session, prefix, .. } = list;
+            // The reads behind it see what it saw.
+            self.push_batch();
+            let paths = self
+                .tree
+                .ephemerals_of(session)
+                .filter(|path| path.starts_with(&*prefix))
+                .map(Box::from)
+                .collect();
+            self.cores[usize::from(asker.connection.core)]
+                .push_and_kick(Delivery::Ephemerals { asker, paths });
+        }
+    }
+
+    /// Who asked for a transaction that has just been applied, if a client of this server did.
+    pub(in crate::pipeline) fn claim(&mut self, header: &TxnHeader) -> Option<Asker> {
+        self.the_member().learner.claim(header)
+    }
+
+    pub(in crate::pipeline) fn has_ready_list(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.learner.has_ready_list())
+    }
+
+    /// A client that names its session: the password is checked here (S2), the rest by the leader (S10).
+    pub(in crate::pipeline) fn forward_resume(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        password: &[u8; 16],
+        timeout_ms: i32,
+    ) {
+        if session::password(session) != *password {
+            self.cores[usize::from(connection.core)].push_and_kick(Delivery::Refused { connection });
+            return;
+        }
+        self.the_member().learner.revalidate(session, connection, timeout_ms);
+        self.step(Event::Revalidate { session, timeout_ms });
+    }
+
+    pub(super) fn revalidated(&mut self, session: SessionId, valid: bool) {
+        let Some((connection, timeout_ms)) = self.the_member().learner.revalidated(session) else { return };
+        let core = usize::from(connection.core);
+        if !valid {
+            self.cores[core].push_and_kick(Delivery::Refused { connection });
+            return;
+        }
+        if let Some(earlier) = self.sessions.connect_only(session, connection) {
+            let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
+            self.cores[usize::from(earlier.core)].push_and_kick(delivery);
+        }
+        self.cores[core].push_and_kick(Delivery::Resumed { connection, session, timeout_ms });
+    }
+
+    /// The leader is told with the next PING (S11).
+    pub(in crate::pipeline) fn touch_at_leader(&mut self, touched: &[Touched]) {
+        for touch in touched {
+            self.the_member().learner.touch(touch.session, touch.timeout_ms);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The pipeline as a member of an ensemble: the driver of [`Node::step`], with the log, the tree, the client cores and
+//! the links to the other servers.
+//!
+//! A turn, on the pinned thread:
+//! 1. A finished flush becomes Durable; what the other servers said becomes events; each event's effects are carried
+//!    out before the next event ([`effects`]).
+//! 2. Requests of learners, then of the own clients, are ordered (leader) or forwarded (learner).
+//! 3. The packets of the turn are written to the sockets, then the records of the turn to the log: network and disk run
+//!    side by side.
+//! 4. The flush is over: acknowledgements and commits leave, the client cores hear of what was applied.
+//!
+//! The disk operations of a change of role (cutting the log, taking an image over, the epoch files) are done here and
+//! now, and waited for: nobody is served meanwhile, and no other event may come between. Only an image is read on a
+//! thread of its own, and what a learner is sent from files.
+//!
+//! Rooms: [`effects`] one arm for each effect; [`install`] cuts and images; [`history`] what learners are sent;
+//! [`learner`] and [`leader`] requests of clients in either role; [`desk`] who waits for what; [`service`] when clients
+//! are served; [`window`] records at hand; [`sources`] bytes for learners; [`standing`] what status commands tell.
+
+mod desk;
+mod effects;
+mod history;
+mod install;
+mod leader;
+mod learner;
+mod service;
+mod sources;
+mod standing;
+mod window;
+
+use super::{CoreLanes, Duty, Pipeline, PipelineOptions, SLEEP_MAX, StopFlag};
+use crate::{
+    config::limits,
+    cores::{
+        clock::Clock,
+        lanes::{BellEnd, Doorbell},
+        placement::Everywhere,
+    },
+    links::Links,
+    status::{Board, PipelineCounters},
+    storage::{LogConfig, LogFailure, TxnLog, purge::PurgeMark, recovery::RecoveryOptions},
+};
+use desk::{LeaderDesk, LearnerDesk};
+use install::Installing;
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
+};
+use window::Window;
+use zkfast_tree::{Tree, TreeConfig};
+use zkfast_wire::Zxid;
+use zkfast_zab::{Config, Effect, Event, Node, Recovered, quorum::QuorumError};
+
+/// How long a server that stops waits for what is in flight. Without a quorum it would wait for ever.
+const STOP_PATIENCE_MS: u64 = 1000;
+
+/// What a member needs beyond a standalone server's pipeline.
+#[derive(Debug)]
+pub struct MemberOptions {
+    /// The protocol's settings.
+    pub config: Config,
+    /// What recovery found.
+    pub recovered: Recovered,
+    /// As the log was opened: it is opened again after a cut.
+    pub log: LogConfig,
+    /// For trees that take the place of the first one.
+    pub tree: TreeConfig,
+    /// For a tree that is rebuilt from the disk.
+    pub recovery: RecoveryOptions,
+    /// `leaderServes` (Q79).
+    pub leader_serves: bool,
+    /// How far the log was purged.
+    pub purged: Arc<PurgeMark>,
+    /// Where the role is shown.
+    pub board: Arc<Board>,
+}
+
+/// The state of a member.
+pub(super) struct Member {
+    options: MemberOptions,
+    links: Links,
+    doorbell: Doorbell,
+    /// Where threads beside the pinned one may run.
+    everywhere: Everywhere,
+    /// What the node asked for when it was made; carried out when the thread runs.
+    first_effects: Vec<Effect>,
+    /// Events that effects led to: they come before any other.
+    follow_up: VecDeque<Event>,
+    received: Vec<Event>,
+    window: Window,
+    learner: LearnerDesk,
+    leader: LeaderDesk,
+    installing: Option<Installing>,
+    images: (Sender<install::Image>, Receiver<install::Image>),
+    /// The last state that the client cores were told of while nobody was served.
+    viewed: Zxid,
+    purged: Zxid,
+    node_tick_ms: u64,
+    standing: standing::Standing,
+}
+
+/// Ends the process: going on could acknowledge what is not there (house rule 16). The log of the start after it tells
+/// what was found.
+fn end_process(what: &str, why: impl fmt::Display) -> ! {
+    log::error!(
+        "{what}: {why}. The server stops now, so that it does not stand for a history that it may not have."
+    );
+    log::logger().flush();
+    std::process::exit(1);
+}
+
+/// The value, or the end of the process.
+fn or_end<T, E: fmt::Display>(what: &str, outcome: Result<T, E>) -> T {
+    outcome.unwrap_or_else(|error| end_process(what, error))
+}
+
+impl Pipeline {
+    /// The pipeline of a member of an ensemble, to be run with [`Pipeline::run_member`]. `links` sleeps on `bell`'s end;
+    /// the log's wake-up goes to the same bell.
+    ///
+    /// # Errors
+    /// An ensemble in which nothing could ever be decided.
+    #[allow(clippy::too_many_arguments, reason = "each is a part that somebody else has made")]
+    pub fn member(
+        options: PipelineOptions,
+        member: MemberOptions,
+        links: Links,
+        clock: Clock,
+        tree: Tree,
+        log: TxnLog,
+        cores: Vec<CoreLanes>,
+        doorbell: Doorbell,
+        counters: Arc<PipelineCounters>,
+    ) -> Result<Self, QuorumError> {
+        let appended = member.recovered.tail.appended();
+        assert!(tree.last_applied() == appended, "recovery applies the whole log (P31)");
+        assert!(log.appended() == appended && log.durable() == appended);
+        let mut this = Self::new(options, clock, tree, log, cores, counters);
+        this.duty = Duty::Idle;
+        this.sessions.clear();
+        let mut first_effects = Vec::new();
+        let now_ms = clock.now_ms();
+        this.node =
+            Node::member(member.config.clone(), member.recovered.clone(), now_ms, &mut first_effects)?;
+        this.member = Some(Box::new(Member {
+            links,
+            doorbell,
+            everywhere: Everywhere::like_this_thread(),
+            first_effects,
+            follow_up: VecDeque::new(),
+            received: Vec::new(),
+            window: Window::new(appended, limits::RECENT_RECORD_BYTES),
+            learner: LearnerDesk::default(),
+            leader: LeaderDesk::default(),
+            installing: None,
+            images: channel(),
+            viewed: appended,
+            purged: Zxid(i64::MIN),
+            node_tick_ms: 0,
+            standing: standing::Standing::new(now_ms),
+            options: member,
+        }));
+        this.publish();
+        Ok(this)
+    }
+
+    /// Runs a member on a thread of its own until `stop` is raised.
+    ///
+    /// # Errors
+    /// If the log failed: the process must end, for nothing may be acknowledged any more.
+    pub fn run_member(mut self, bell: &BellEnd, stop: &StopFlag) -> Result<(), LogFailure> {
+        let tick_ms = u64::from(self.options.tick_ms);
+        let mut next_tick_ms = self.clock.now_ms() + tick_ms;
+        let mut stop_by_ms = None;
+        let mut first_effects = std::mem::take(&mut self.the_member().first_effects);
+        self.carry_out(&mut first_effects);
+        self.follow_up();
+        loop {
+            let now_ms = self.clock.now_ms();
+            if now_ms >= next_tick_ms {
+                self.member_tick();
+                next_tick_ms = now_ms + tick_ms;
+            }
+            let stops = stop.is_raised();
+            let busy = self.member_turn(!stops)?;
+            if stops {
+                let by_ms = *stop_by_ms.get_or_insert(now_ms + STOP_PATIENCE_MS);
+                let is_answered = self.duty == Duty::Idle || self.is_drained() && self.asked_count() == 0;
+                if is_answered || now_ms >= by_ms {
+                    break;
+                }
+            }
+            if busy {
+                continue;
+            }
+            self.log.arm_wake()?;
+            let next_ms = next_tick_ms.min(self.the_member().node_tick_ms);
+            let limit = Duration::from_millis(next_ms.saturating_sub(now_ms)).min(SLEEP_MAX);
+            let asleep = bell.fall_asleep(|| self.is_idle() && stops == stop.is_raised());
+            if asleep.is_some() {
+                or_end("the links cannot be waited for", self.links().sleep(limit));
+            }
+        }
+        self.leave()
+    }
+
+    /// The end of a member: the others learn of it at once, then the log is closed.
+    fn leave(mut self) -> Result<(), LogFailure> {
+        // What was replayed and not committed must not get into a snapshot (ZOOKEEPER-1549).
+        let is_committed = self.duty != Duty::Idle && self.tree.last_applied() <= self.node.committed();
+        self.push_batch();
+        while !self.tell_to_stop() {
+            // A core whose lane is full is working it off.
+            std::thread::yield_now();
+        }
+        self.member = None;
+        self.log.settle()?;
+        if is_committed {
+            self.snapshots.take_last(&mut self.tree);
+        }
+        self.log.close()
+    }
+
+    fn member_turn(&mut self, takes_submissions: bool) -> Result<bool, LogFailure> {
+        self.look_at_clocks();
+        let mut busy = self.finish_flush()?;
+        busy |= self.push_overflow();
+        self.tick_node();
+        busy |= self.hear_peers();
+        busy |= self.take_image();
+        if !self.is_backed_up() {
+            busy |= self.expire_sessions();
+            busy |= self.submit_forwarded();
+            if takes_submissions {
+                busy |= self.drain_submissions();
+            }
+        }
+        self.links().flush();
+        self.append_rest();
+        self.log.flush()?;
+        busy |= self.finish_flush()?;
+        self.links().flush();
+        self.trim_window();
+        self.tell_view();
+        self.send_batch();
+        Ok(busy || !self.unappended.is_empty())
+    }
+
+    fn the_member(&mut self) -> &mut Member {
+        self.member.as_mut().expect("called for members alone")
+    }
+
+    fn links(&mut self) -> &mut Links {
+        &mut self.the_member().links
+    }
+
+    /// Tells the node that time has passed, as often as it asks for.
+    fn tick_node(&mut self) {
+        let now_ms = self.clock.now_ms();
+        if now_ms >= self.the_member().node_tick_ms {
+            self.step(Event::Tick);
+            let next_ms = now_ms + self.node.tick_every_ms();
+            self.the_member().node_tick_ms = next_ms;
+        }
+    }
+
+    /// Once a tick of the server.
+    fn member_tick(&mut self) {
+        self.look_at_clocks();
+        let floor = self.the_member().options.purged.floor();
+        if floor > self.the_member().purged {
+            self.the_member().purged = floor;
+            self.step(Event::Purged { floor });
+        }
+        if self.duty == Duty::Orders {
+            self.drain_touches();
+            self.look_for_expired();
+        }
+        self.show_standing();
+        self.publish();
+        // Client cores that nothing concerned learn of the latest view now: it frees old versions.
+        for core in &mut self.cores {
+            core.lanes.deliveries.ring();
+        }
+    }
+
+    /// Delivers what the other servers said, one event after the other.
+    fn hear_peers(&mut self) -> bool {
+        let mut received = std::mem::take(&mut self.the_member().received);
+        // Looks without waiting: after a busy turn nobody has slept.
+        or_end("the links cannot be waited for", self.links().sleep(Duration::ZERO));
+        or_end("this server cannot take part in its ensemble", self.links().receive(&mut received));
+        let any = !received.is_empty();
+        for event in received.drain(..) {
+            self.step(event);
+        }
+        self.the_member().received = received;
+        any
+    }
+
+    /// Requests of own clients that wait for the leader.
+    fn asked_count(&mut self) -> usize {
+        self.the_member().learner.load().0
+    }
+
+    fn trim_window(&mut self) {
+        let keep_above = self.log.durable().min(self.tree.last_applied());
+        self.the_member().window.trim(keep_above);
+    }
+}

@@ -1,0 +1,82 @@
+//! When a member's clients are served, and what begins and ends with it (rows Q56, Q59, S8).
+
+use super::{LeaderDesk, LearnerDesk, Pipeline};
+use crate::{cores::messages::Delivery, pipeline::Duty};
+use zkfast_wire::Epoch;
+use zkfast_zab::Service;
+
+impl Pipeline {
+    /// A role has come to stand. Everything that clients will see is committed.
+    pub(super) fn serve(&mut self, service: Service, epoch: Epoch) {
+        let (shown, committed) = (self.tree.last_applied(), self.node.committed());
+        assert!(self.duty == Duty::Idle, "a role ends before the next one begins");
+        assert!(shown <= committed, "clients would see {shown}, and {committed} is committed");
+        assert!(self.steps.is_empty() && self.barriers.is_empty());
+        self.duty = match service {
+            Service::Leading => Duty::Orders,
+            Service::Following | Service::Observing => Duty::Forwards,
+        };
+        self.tree.discard_pending();
+        if self.duty == Duty::Orders {
+            assert!(self.pending.is_empty(), "a reign begins with its whole history applied");
+            // S8: nobody expires for what happened under another leader.
+            self.sessions.track_all(&self.tree, self.clock.now_ms());
+        }
+        let serves_clients = service != Service::Leading || self.the_member().options.leader_serves;
+        if serves_clients {
+            for core in &mut self.cores {
+                core.push_and_kick(Delivery::Serve(Box::new(self.tree.reader())));
+            }
+        }
+        let member = self.member.as_mut().expect("a member");
+        member.options.board.set_serving(serves_clients);
+        member.viewed = self.tree.last_applied();
+        let role = match service {
+            Service::Leading => "leading",
+            Service::Following => "following",
+            Service::Observing => "observing",
+        };
+        log::info!("{role} in epoch {}: serving clients at {shown}", epoch.0);
+        self.begin_standing();
+        self.publish();
+    }
+
+    /// The role ended. Clients are told by closing their connections, and nothing that they asked before will be
+    /// answered or done any more, unless it is in the log already.
+    pub(super) fn stop_serving(&mut self) {
+        assert!(self.duty != Duty::Idle, "nobody was served");
+        // What was committed is told to the end.
+        self.push_batch();
+        self.duty = Duty::Idle;
+        for pending in &mut self.pending {
+            pending.asker = None;
+        }
+        self.barriers.clear();
+        self.tree.discard_pending();
+        self.sessions.clear();
+        let member = self.member.as_mut().expect("a member");
+        member.learner = LearnerDesk::default();
+        member.leader = LeaderDesk::default();
+        member.viewed = self.tree.last_applied();
+        member.options.board.set_serving(false);
+        for core in &mut self.cores {
+            core.awaits_quiet = true;
+            core.push_and_kick(Delivery::StopServing);
+        }
+        log::info!("not serving clients any more");
+    }
+
+    /// While nobody is served the client cores' views move along with the tree, so that old versions can go.
+    pub(super) fn tell_view(&mut self) {
+        let view = self.tree.last_applied();
+        let member = self.member.as_mut().expect("a member");
+        if self.duty != Duty::Idle || member.viewed >= view {
+            return;
+        }
+        member.viewed = view;
+        for core in &mut self.cores {
+            core.push(Delivery::View(view));
+            core.kick |= core.lanes.deliveries.is_quarter_full();
+        }
+    }
+}
