@@ -225,7 +225,7 @@ impl Election {
         if let Err(error) = ground.hand_over(&stream, token, Place::Peer(id)) {
             log::warn!("the connection with server {id} at {address} cannot be used: {error}");
             ground.unwatch(&stream, token);
-            return;
+            return self.rest(id, ground);
         }
         peer.connect(stream, token, address, first, ground);
         events.push(Event::PeerUp { peer: id });
@@ -294,8 +294,16 @@ impl Election {
             events.push(Event::PeerDown { peer: id });
             peer.say(Standing::Lost(reason.to_owned()));
         }
+        self.rest(id, ground);
+    }
+
+    /// What becomes of a peer without a connection and without a dial.
+    fn rest(&mut self, id: ServerId, ground: &Ground) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.is_up() && peer.dial.is_none()) else {
+            return;
+        };
         if peer.configured.is_empty() {
-            // Nobody knows it but for this connection.
+            // Nobody knew it but for its connection.
             self.peers.remove(&id);
         } else {
             peer.dial_again(ground);
@@ -361,12 +369,8 @@ impl Election {
     fn dial_failed(&mut self, id: ServerId, failure: &DialFailure, ground: &mut Ground) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.dial = None;
-        if peer.configured.is_empty() && !peer.is_up() {
-            self.peers.remove(&id);
-            return;
-        }
         peer.say(Standing::Unreachable(failure.to_string()));
-        peer.dial_again(ground);
+        self.rest(id, ground);
     }
 
     fn opened(&mut self, id: ServerId, opened: Opened, ground: &mut Ground, events: &mut Vec<Event>) {

@@ -23,6 +23,9 @@ const BIND_RETRY: Duration = Duration::from_secs(1);
 /// How long the start waits for the lookup of this server's own name; after that it is retried like a taken port.
 const OWN_NAME_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long nobody is accepted when the system has no descriptor left.
+const DEAF_TIME: Duration = Duration::from_millis(100);
+
 /// Which connections come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Port {
@@ -41,6 +44,8 @@ impl Port {
 
 enum State {
     Listening(TcpListener, Token),
+    /// The system had no descriptor for who came; until then nobody is asked for.
+    Deaf(TcpListener, Token, Instant),
     /// Another try is due.
     Waiting(Instant),
     /// Its own name is being looked up.
@@ -88,16 +93,20 @@ impl Listener {
     /// When to look again.
     pub(super) fn look_at(&self) -> Option<Instant> {
         match self.state {
-            State::Waiting(at) => Some(at),
+            State::Waiting(at) | State::Deaf(_, _, at) => Some(at),
             State::Listening(..) | State::LookingUp => None,
         }
     }
 
     /// Tries again where that is due.
     pub(super) fn tend(&mut self, ground: &mut Ground) -> Result<(), LinkError> {
-        match self.state {
-            State::Waiting(at) if ground.now >= at => {}
-            _ => return Ok(()),
+        match &self.state {
+            State::Waiting(at) if ground.now >= *at => {}
+            State::Deaf(_, _, at) if ground.now >= *at => {
+                self.listen_again(ground);
+                return Ok(());
+            }
+            State::Waiting(_) | State::Deaf(..) | State::Listening(..) | State::LookingUp => return Ok(()),
         }
         if self.on_all {
             return self.bind(&Ok(vec![Ipv6Addr::UNSPECIFIED.into()]), ground);
@@ -173,13 +182,17 @@ impl Listener {
     }
 
     /// Takes what has come, at most a bounded number a turn.
-    pub(super) fn accept(&mut self, mut take: impl FnMut(TcpStream, SocketAddr)) {
+    pub(super) fn accept(
+        &mut self,
+        ground: &mut Ground,
+        mut take: impl FnMut(TcpStream, SocketAddr, &mut Ground),
+    ) {
         let State::Listening(socket, _) = &self.state else { return };
         for _ in 0..limits::LINK_ACCEPTS_PER_TURN {
             match socket.accept() {
                 Ok((stream, address)) => {
                     self.told.clear();
-                    take(stream, address);
+                    take(stream, address, ground);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The one that came has gone again.
@@ -195,14 +208,32 @@ impl Listener {
                         log::error!("cannot accept {} on {}: {error}", self.port.purpose(), self.address);
                         self.told = words;
                     }
-                    return;
+                    return self.fall_deaf(ground);
                 }
             }
         }
     }
 
+    /// Who waits in the backlog stays "ready": without a pause this would be reported without end.
+    fn fall_deaf(&mut self, ground: &mut Ground) {
+        if let State::Listening(socket, token) = std::mem::replace(&mut self.state, State::LookingUp) {
+            ground.poller.remove(&socket);
+            self.state = State::Deaf(socket, token, ground.now + DEAF_TIME);
+        }
+    }
+
+    fn listen_again(&mut self, ground: &mut Ground) {
+        let State::Deaf(socket, token, _) = std::mem::replace(&mut self.state, State::LookingUp) else {
+            return;
+        };
+        self.state = match ground.poller.add_again(&socket, token, false) {
+            Ok(()) => State::Listening(socket, token),
+            Err(_) => State::Deaf(socket, token, ground.now + DEAF_TIME),
+        };
+    }
+
     pub(super) fn close(self, ground: &mut Ground) {
-        if let State::Listening(socket, token) = self.state {
+        if let State::Listening(socket, token) | State::Deaf(socket, token, _) = self.state {
             ground.unwatch(&socket, token);
         }
     }

@@ -49,7 +49,7 @@ use bytes::Bytes;
 use election::Election;
 use ground::{DialOwner, Ground, Place};
 use listener::{Listener, Port};
-use quorum::{Quorum, put_packet, put_run};
+use quorum::{Quorum, put_packet};
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
@@ -176,7 +176,7 @@ impl Links {
         let Some(listener) = self.listeners.get_mut(index) else { return };
         let (ground, election, quorum) = (&mut self.ground, &mut self.election, &mut self.quorum);
         let port = listener.port;
-        listener.accept(|stream, address| match port {
+        listener.accept(ground, |stream, address, ground| match port {
             Port::Election => election.accepted(stream, address, ground),
             Port::Quorum => quorum.accepted(stream, address, ground, events),
         });
@@ -227,7 +227,7 @@ impl Links {
     pub fn send_acks(&mut self, link: LinkId, first: Zxid, last: Zxid) {
         let count = (last.0 - first.0 + 1) as u64;
         self.quorum.put(link, count, &self.ground, |outbox| {
-            put_run(first, last, |out| wire::encode_acks(first, last, out), outbox);
+            outbox.put(count, |out| wire::encode_acks(first, last, out));
         });
     }
 
@@ -235,7 +235,7 @@ impl Links {
     pub fn send_commits(&mut self, link: LinkId, first: Zxid, last: Zxid) {
         let count = (last.0 - first.0 + 1) as u64;
         self.quorum.put(link, count, &self.ground, |outbox| {
-            put_run(first, last, |out| wire::encode_commits(first, last, out), outbox);
+            outbox.put(count, |out| wire::encode_commits(first, last, out));
         });
     }
 
@@ -308,6 +308,12 @@ impl Links {
         troubles.refused += votes.refused;
         troubles.silent += votes.silent;
         LinksFigures { links: self.quorum.figures(now), peers: self.election.figures(now), troubles }
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.quorum.close_all(&mut self.ground);
     }
 }
 

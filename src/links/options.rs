@@ -39,6 +39,8 @@ pub struct LinkOptions {
     pub packet_bytes_max: usize,
     /// Bytes that may wait for one learner. More: the link is closed.
     pub queue_bytes_max: usize,
+    /// Learner connections at once. More: closed as they come.
+    pub links_max: usize,
     /// Who looks up names.
     pub names: Arc<dyn Names>,
 }
@@ -66,6 +68,7 @@ impl LinkOptions {
             bind_tries_max: 3,
             packet_bytes_max: limits::LINK_PACKET_BYTES,
             queue_bytes_max: limits::LINK_QUEUE_BYTES,
+            links_max: limits::QUORUM_LINKS_MAX,
             names: Arc::new(SystemNames),
         }
     }

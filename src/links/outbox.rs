@@ -45,6 +45,15 @@ pub(super) enum Written {
     Starved,
 }
 
+/// Why nothing more can leave.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// The socket is broken.
+    Socket(io::Error),
+    /// What should come next cannot be read.
+    Source(io::Error),
+}
+
 #[derive(Default)]
 pub(super) struct Outbox {
     parts: VecDeque<Part>,
@@ -113,7 +122,11 @@ impl Outbox {
     ///
     /// # Errors
     /// Of the socket, and of the thread that a stream comes from.
-    pub(super) fn write(&mut self, stream: &TcpStream, done: &mut Vec<Zxid>) -> io::Result<(Written, usize)> {
+    pub(super) fn write(
+        &mut self,
+        stream: &TcpStream,
+        done: &mut Vec<Zxid>,
+    ) -> Result<(Written, usize), WriteError> {
         let starved = self.pull(done)?;
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
@@ -134,12 +147,12 @@ impl Outbox {
             return Ok((if starved { Written::Starved } else { Written::All }, 0));
         }
         let sent = match (&mut &*stream).write_vectored(&slices[..count]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(0) => return Err(WriteError::Socket(io::ErrorKind::WriteZero.into())),
             Ok(sent) => sent,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return Ok((Written::Some, 0));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(WriteError::Socket(error)),
         };
         self.take_sent(sent, done);
         let starved = self.pull(done)?;
@@ -152,7 +165,7 @@ impl Outbox {
     }
 
     /// Passes marks at the head and gets pieces of a stream there; whether that stream has none at the moment.
-    fn pull(&mut self, done: &mut Vec<Zxid>) -> io::Result<bool> {
+    fn pull(&mut self, done: &mut Vec<Zxid>) -> Result<bool, WriteError> {
         while let Some(part) = self.parts.front_mut() {
             match part {
                 Part::Run { bytes, sent, .. } if *sent < bytes.len() => return Ok(false),
@@ -164,7 +177,7 @@ impl Outbox {
                     done.push(*through);
                     self.parts.pop_front();
                 }
-                Part::Stream(stream) => match stream.next()? {
+                Part::Stream(stream) => match stream.next().map_err(WriteError::Source)? {
                     Produced::Piece(piece) => {
                         self.piece_bytes += piece.len();
                         self.parts.push_front(Part::Shared(piece));

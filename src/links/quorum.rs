@@ -8,12 +8,12 @@ use super::{
     image::{GivenUp, ImageEnd, ImageReader},
     inbox::{Garbage, Inbox},
     names::Found,
-    outbox::{Outbox, Written},
+    outbox::{Outbox, WriteError, Written},
     poller::{Ready, Token},
     stream::{self, Source},
 };
 use crate::{
-    config::{ensemble::HostPort, limits},
+    config::ensemble::HostPort,
     status::links::{LinkFigures, LinkTroubles, Traffic},
 };
 use bytes::Bytes;
@@ -108,7 +108,7 @@ impl Quorum {
         ground: &mut Ground,
         events: &mut Vec<Event>,
     ) {
-        if self.links.len() >= limits::QUORUM_LINKS_MAX {
+        if self.links.len() >= ground.options.links_max {
             self.troubles.refused += 1;
             if !std::mem::replace(&mut self.refusal_told, true) {
                 log::warn!("refusing learners: {} are connected already", self.links.len());
@@ -339,11 +339,9 @@ impl Quorum {
         events.extend(self.marks.drain(..).map(|through| Event::Transferred { link: id, through }));
         let (written, bytes) = match outcome {
             Ok(outcome) => outcome,
-            Err(error) => {
-                // Errors of the socket come from the kernel; those of a thread come in words.
-                let of_socket = error.raw_os_error().is_some() || error.kind() == io::ErrorKind::WriteZero;
-                let trouble = if of_socket { Trouble::Broken(error) } else { Trouble::Transfer(error) };
-                return self.fall(id, &trouble, ground, events);
+            Err(WriteError::Socket(error)) => return self.fall(id, &Trouble::Broken(error), ground, events),
+            Err(WriteError::Source(error)) => {
+                return self.fall(id, &Trouble::Transfer(error), ground, events);
             }
         };
         link.traffic.bytes_sent += bytes as u64;
@@ -445,6 +443,13 @@ impl Quorum {
         events.push(Event::Down { link: id });
     }
 
+    /// Closes all, so that no thread goes on reading for a server that has ended.
+    pub(super) fn close_all(&mut self, ground: &mut Ground) {
+        while let Some(id) = self.links.keys().next().copied() {
+            self.close(id, ground);
+        }
+    }
+
     pub(super) fn figures(&self, now: Instant) -> Vec<LinkFigures> {
         self.links
             .iter()
@@ -474,18 +479,6 @@ fn tune(stream: &TcpStream, ground: &Ground) -> io::Result<()> {
 /// Whether an error of a read says nothing about the socket.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Queues packets that have no data.
-pub(super) fn put_run(
-    first: Zxid,
-    last: Zxid,
-    encode: impl FnOnce(&mut Vec<u8>),
-    outbox: &mut Outbox,
-) -> u64 {
-    let count = (last.0 - first.0 + 1) as u64;
-    outbox.put(count, encode);
-    count
 }
 
 /// Queues one packet; records of its data go by reference.

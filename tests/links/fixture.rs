@@ -1,8 +1,9 @@
 //! Several `Links` in one thread, each on its own ports of loopback, driven turn by turn.
 
 use crate::peers::{DEADLINE, server::free_port};
+use bytes::{BufMut, Bytes};
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::TcpStream,
     os::unix::net::UnixStream,
     time::{Duration, Instant},
@@ -141,6 +142,25 @@ pub fn vote(leader: i64, round: i64) -> Notification {
         election_epoch: round,
         peer_epoch: Epoch(0),
         version: Notification::VERSION,
-        config: Some(bytes::Bytes::from_static(b"version=0")),
+        config: Some(Bytes::from_static(b"version=0")),
     }
+}
+
+/// Appends a vote as it lies on an election connection.
+pub fn send_vote(out: &mut Vec<u8>, notification: &Notification) {
+    let mut message = Vec::new();
+    notification.encode(&mut message);
+    out.put_i32(i32::try_from(message.len()).expect("a short vote"));
+    out.extend(message);
+}
+
+/// Reads one vote of an election connection.
+pub fn read_vote(stream: &mut TcpStream) -> Notification {
+    stream.set_nonblocking(false).expect("a socket");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).expect("the length of a vote");
+    let mut message = vec![0; usize::try_from(i32::from_be_bytes(length)).expect("a length")];
+    stream.read_exact(&mut message).expect("a vote");
+    Notification::decode(&Bytes::from(message)).expect("a vote")
 }

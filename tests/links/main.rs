@@ -3,6 +3,10 @@
 #[path = "../peers/mod.rs"]
 mod peers;
 
+mod apache;
 mod fixture;
+mod images;
 mod learners;
+mod member;
+mod names;
 mod votes;
