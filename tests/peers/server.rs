@@ -161,6 +161,12 @@ impl Server {
         Self::spawn(kind, home, free_port(), settings).ready_or_ended()
     }
 
+    /// Starts a server on a port that the test chose and does not wait: a member of an ensemble serves once a quorum of
+    /// them runs.
+    pub fn launch(kind: Kind, home: &Path, port: u16, settings: &Settings) -> Self {
+        Self::spawn(kind, home, port, settings)
+    }
+
     /// Starts a server and kills it after `life`, whatever it is doing then.
     pub fn start_and_kill(kind: Kind, home: &Path, settings: &Settings, life: Duration) {
         let server = Self::spawn(kind, home, free_port(), settings);
@@ -250,6 +256,17 @@ impl Server {
         self.child.try_wait().expect("the state of a child").is_none()
     }
 
+    /// What it says that it is (`Mode:` of `srvr`): `None` while it serves nobody.
+    pub fn mode(&self) -> Option<String> {
+        let answer = four_letter_within(self.address, "srvr", Duration::from_millis(500))?;
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+
+    /// Stops the process where it is (SIGSTOP), or lets it go on (SIGCONT).
+    pub fn freeze(&self, is_frozen: bool) {
+        send(&self.child, if is_frozen { "STOP" } else { "CONT" });
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -316,8 +333,12 @@ fn four_letter_within(address: SocketAddr, word: &str, limit: Duration) -> Optio
 
 /// SIGTERM to a child that has not been waited for, so that its pid is still its own.
 pub fn terminate(child: &Child) {
-    let status = Command::new("/bin/sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
-    assert!(status.is_ok_and(|status| status.success()), "SIGTERM to {}", child.id());
+    send(child, "TERM");
+}
+
+fn send(child: &Child, signal: &str) {
+    let status = Command::new("/bin/sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status();
+    assert!(status.is_ok_and(|status| status.success()), "SIG{signal} to {}", child.id());
 }
 
 /// Waits for the end of a child, at most `limit`.

@@ -1,0 +1,72 @@
+//! Servers that are killed while clients write.
+
+use crate::{
+    cluster::{Cluster, Shape},
+    history::Syncs,
+    load::{Load, Plan},
+    peers::Kind,
+    rounds, summary,
+};
+use std::time::Duration;
+
+/// Danger: an acknowledged write dies with its leader, or nobody takes writes for long. Kills the leader again and
+/// again; it comes back each time and the ensemble is whole before the next one dies.
+#[test]
+fn kill_9_of_the_leader_loses_nothing() {
+    let mut cluster = Cluster::start(&[Kind::under_test(); 3], Shape::default());
+    let load = Load::start(&cluster, Plan::default());
+    let mut times = Vec::new();
+    for _ in 0..rounds(5) {
+        load.await_writes(200);
+        let leader = cluster.leader();
+        let moment = load.now();
+        cluster.kill(leader);
+        times.push(load.await_write_after(moment));
+        cluster.launch(leader);
+        cluster.await_all();
+    }
+    load.finish(&cluster, Syncs::AreFresh);
+    println!("kill -9 of the leader until a write is accepted again: {}", summary(&times));
+}
+
+/// Danger: the death of one follower disturbs clients of the others.
+#[test]
+fn kill_9_of_a_follower_does_not_stop_writes() {
+    let mut cluster = Cluster::start(&[Kind::under_test(); 3], Shape::default());
+    let load = Load::start(&cluster, Plan::default());
+    for _ in 0..rounds(2) {
+        load.await_writes(200);
+        let follower = cluster.follower();
+        let leader = cluster.leader();
+        cluster.kill(follower);
+        load.await_writes(200);
+        assert_eq!(cluster.leaders(), [leader], "one of three may die");
+        cluster.launch(follower);
+        cluster.await_all();
+    }
+    let report = load.finish(&cluster, Syncs::AreFresh);
+    let gap = report.history.longest_gap();
+    println!("kill -9 of a follower: longest gap between writes {:.3} s", gap.as_secs_f64());
+    assert!(gap < Duration::from_secs(10), "seed {}: no write for {gap:?}", report.seed);
+}
+
+/// Danger: a server that was only frozen goes on as leader beside the one that was elected meanwhile.
+#[test]
+fn a_frozen_leader_that_wakes_up_leads_no_more() {
+    let mut cluster = Cluster::start(&[Kind::under_test(); 3], Shape::default());
+    let load = Load::start(&cluster, Plan { patience: Duration::from_millis(500), ..Plan::default() });
+    load.await_writes(100);
+    let old = cluster.leader();
+    cluster.server(old).freeze(true);
+    let moment = load.now();
+    cluster.await_modes("another leader", |modes| {
+        modes.iter().enumerate().any(|(index, mode)| index != old && mode.as_deref() == Some("leader"))
+    });
+    println!("a frozen leader is replaced within {:.3} s", load.await_write_after(moment).as_secs_f64());
+    cluster.server(old).freeze(false);
+    cluster.await_all();
+    assert_ne!(cluster.leader(), old);
+    load.await_writes(100);
+    load.finish(&cluster, Syncs::MayMeetADeposedLeader);
+    cluster.stop(old);
+}

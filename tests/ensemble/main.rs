@@ -1,0 +1,47 @@
+//! Whole ensembles: three server processes, clients that never stop writing, and faults.
+//!
+//! The servers are zkfast, or Apache ZooKeeper 3.8.0 where a test mixes the two. With `ZKFAST_UNDER_TEST=apache` all of
+//! them are Apache's: a test that fails then is wrong about ZooKeeper. Ensembles run one at a time.
+//!
+//! `ZKFAST_ENSEMBLE_ROUNDS=50` makes the tests that repeat a fault repeat it so often (README, "Test longer").
+
+#[path = "../peers/mod.rs"]
+mod peers;
+
+mod cluster;
+mod failover;
+mod guide;
+mod history;
+mod load;
+mod mixed;
+mod partition;
+mod proxy;
+mod session;
+mod start;
+
+use std::time::Duration;
+
+/// How often a test repeats its fault: `few`, unless the environment asks for more.
+fn rounds(few: usize) -> usize {
+    match std::env::var("ZKFAST_ENSEMBLE_ROUNDS") {
+        Ok(text) => text.parse().expect("ZKFAST_ENSEMBLE_ROUNDS is a number"),
+        Err(_) => few,
+    }
+}
+
+/// Median and maximum, for the figures that a test prints.
+fn summary(times: &[Duration]) -> String {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    match (sorted.get(sorted.len() / 2), sorted.last()) {
+        (Some(median), Some(most)) => {
+            format!(
+                "{} times, median {:.3} s, longest {:.3} s",
+                sorted.len(),
+                median.as_secs_f64(),
+                most.as_secs_f64()
+            )
+        }
+        _ => "never".to_owned(),
+    }
+}

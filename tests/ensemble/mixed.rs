@@ -1,0 +1,141 @@
+//! Servers of both kinds in one ensemble, and the way from one kind to the other and back without a stop.
+
+use crate::{
+    cluster::{Cluster, Shape},
+    history::Syncs,
+    load::{Load, Plan},
+    partition,
+    peers::Kind,
+};
+use std::time::Duration;
+
+/// Under `ZKFAST_UNDER_TEST=apache` both kinds are Apache's: the scenes themselves are checked.
+fn zkfast() -> Kind {
+    Kind::under_test()
+}
+
+/// How a leader brings a learner up to date that was away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    /// With the transactions that it missed.
+    Diff,
+    /// With the whole tree, whatever it missed.
+    Snapshot,
+}
+
+impl Sync {
+    fn shape(self) -> Shape {
+        let lines = match self {
+            Self::Diff => vec!["commitLogCount=100000".into()],
+            Self::Snapshot => vec!["forceSnapshotSync=true".into()],
+        };
+        Shape { lines, ..Shape::default() }
+    }
+
+    /// What a learner of Apache's says about it.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Diff => "Getting a diff from the leader",
+            Self::Snapshot => "Getting a snapshot from leader",
+        }
+    }
+}
+
+/// Has this server lead, by restarting whoever else leads.
+fn make_lead(cluster: &mut Cluster, wanted: impl Fn(&Cluster, usize) -> bool) -> usize {
+    for _ in 0..20 {
+        let leader = cluster.leader();
+        if wanted(cluster, leader) {
+            return leader;
+        }
+        cluster.stop(leader);
+        cluster.leader();
+        cluster.launch(leader);
+        cluster.await_all();
+    }
+    panic!("20 elections, and never the wanted leader");
+}
+
+/// A leader of `leading`, then every other server away for a while.
+fn learners_come_back(cluster: &mut Cluster, load: &Load, leading: Kind, sync: Sync) {
+    let leader = make_lead(cluster, |cluster, index| cluster.kind(index) == leading);
+    for follower in (0..cluster.size()).filter(|index| *index != leader) {
+        for missed in [20, 1_000] {
+            cluster.kill(follower);
+            load.await_writes(missed);
+            cluster.launch(follower);
+            cluster.await_all();
+            if cluster.kind(follower) == Kind::Apache {
+                cluster.server(follower).await_log(&[sync.words()]);
+            }
+        }
+        assert_eq!(cluster.leader(), leader, "a follower's restart changes no leader");
+    }
+    load.await_writes(50);
+}
+
+fn mix(kinds: &[Kind; 3], sync: Sync) {
+    let mut cluster = Cluster::start(kinds, sync.shape());
+    let load = Load::start(&cluster, Plan { moves_one_in: 30, ..Plan::default() });
+    let mut leading = vec![Kind::Apache];
+    if zkfast() != Kind::Apache {
+        leading.push(zkfast());
+    }
+    for kind in leading {
+        learners_come_back(&mut cluster, &load, kind, sync);
+    }
+    let report = load.finish(&cluster, Syncs::AreFresh);
+    println!("{kinds:?}: {} writes", report.history.acknowledged().len());
+}
+
+/// Danger: the two kinds do not agree on a packet, a vote or a digest, and the ensemble falls apart or its trees differ.
+#[test]
+fn one_zkfast_beside_two_of_apache() {
+    mix(&[Kind::Apache, Kind::Apache, zkfast()], Sync::Diff);
+    mix(&[Kind::Apache, Kind::Apache, zkfast()], Sync::Snapshot);
+}
+
+/// Danger: the same, with the majority on our side.
+#[test]
+fn two_zkfast_beside_one_of_apache() {
+    mix(&[zkfast(), Kind::Apache, zkfast()], Sync::Diff);
+    mix(&[zkfast(), Kind::Apache, zkfast()], Sync::Snapshot);
+}
+
+/// Danger: what only a dead leader of one kind logged is not cut off by a leader of the other (TRUNC, both ways).
+#[test]
+fn a_leader_of_either_kind_cuts_off_what_the_other_kind_logged_alone() {
+    // The largest id leads an ensemble that is started whole.
+    partition::cut_off(&[zkfast(), zkfast(), Kind::Apache]);
+    partition::cut_off(&[Kind::Apache, Kind::Apache, zkfast()]);
+}
+
+/// Danger: an operator who migrates one server at a time loses writes, or has to stop the service.
+#[test]
+fn an_ensemble_is_migrated_server_by_server_and_back() {
+    let mut cluster = Cluster::start(&[Kind::Apache; 3], Shape::default());
+    let load = Load::start(&cluster, Plan::default());
+    for (kind, name) in [(zkfast(), "to zkfast"), (Kind::Apache, "back to Apache")] {
+        let begun = load.now();
+        // Followers first, the leader last, as one does it.
+        let leader = cluster.leader();
+        let followers = (0..cluster.size()).filter(|index| *index != leader);
+        for index in followers.chain([leader]).collect::<Vec<_>>() {
+            load.await_writes(50);
+            cluster.stop(index);
+            cluster.become_kind(index, kind);
+            cluster.launch(index);
+            cluster.await_all();
+        }
+        load.await_writes(50);
+        println!("{name}: {:.1} s", (load.now() - begun).as_secs_f64());
+    }
+    let report = load.finish(&cluster, Syncs::AreFresh);
+    let gap = report.history.longest_gap();
+    println!(
+        "migration there and back: {} writes, longest gap between two {:.3} s",
+        report.history.acknowledged().len(),
+        gap.as_secs_f64()
+    );
+    assert!(gap < Duration::from_secs(15), "seed {}: no write for {gap:?}", report.seed);
+}
