@@ -226,11 +226,11 @@ impl Core {
         while let Some(head) = connection.outstanding.head() {
             let is_ready = match &head.what {
                 What::Write(_) | What::Sync(_) | What::Ephemerals => false,
-                What::Local(..) => match connection.output.unsent().len() {
-                    ..limits::OUT_BUFFER_BYTES_PAUSE => true,
-                    ..limits::OUT_BUFFER_BYTES_MAX => connection.outstanding.has_write(),
-                    _ => false,
-                },
+                What::Local(..) => {
+                    let unsent = connection.output.unsent().len();
+                    unsent < limits::OUT_BUFFER_BYTES_PAUSE
+                        || unsent < limits::OUT_BUFFER_BYTES_MAX && connection.outstanding.has_write()
+                }
                 What::Refusal | What::Answered(_) => true,
             };
             if !is_ready || connection.is_ending() {
