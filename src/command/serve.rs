@@ -113,6 +113,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         server_id: cfg.server_id.unwrap_or(ServerId(1)),
         tick_ms: cfg.tick_ms,
         flush_warning_ms: cfg.flush_warning_ms,
+        looks_out: !options.overprovisioned,
         snapshots: SnapshotPolicy {
             transactions: u64::from(cfg.snap_count),
             log_bytes: u64::try_from(cfg.snap_log_kib).unwrap_or(0).saturating_mul(1024),

@@ -7,12 +7,14 @@
 //! 2. The lanes are drained, a bounded number a turn: each write is prepared, ordered and laid into the log's window
 //!    ([`submit`]).
 //! 3. If no flush is in flight, one is started for all that lies in the window: group commit without a timer.
-//! 4. With nothing to do the core sleeps until its bell rings.
+//! 4. With nothing to do the core sleeps until its bell rings, or looks for a moment if work is expected soon
+//!    ([`expectation`]).
 //!
 //! Always asserted: applied <= committed <= durable <= appended, and each zxid is the previous + 1 within an epoch.
 //! An error of the log ends the process: nothing is acknowledged after it, and nothing is retried.
 
 mod commit;
+mod expectation;
 mod member;
 mod sessions;
 mod snapshots;
@@ -29,6 +31,7 @@ use crate::{
     storage::{DataDirs, LogFailure, TxnLog, ring::IN_PLACE_BYTES_MAX},
 };
 use bytes::{Bytes, BytesMut};
+use expectation::{Expectation, LOOK_NS_MAX};
 use member::Member;
 pub use member::MemberOptions;
 use sessions::SessionTable;
@@ -76,6 +79,8 @@ pub struct PipelineOptions {
     pub tick_ms: u32,
     /// `fsync.warningthresholdms`: a slower flush is logged and counted.
     pub flush_warning_ms: u32,
+    /// Whether the thread may look for work for a moment before it sleeps: it has a CPU of its own.
+    pub looks_out: bool,
     /// When to take snapshots.
     pub snapshots: SnapshotPolicy,
     /// Where snapshots go.
@@ -184,6 +189,7 @@ pub struct Pipeline {
     first_core: usize,
     /// When the next tick is due, milliseconds of the server's clock.
     next_tick_ms: u64,
+    expectation: Expectation,
 }
 
 /// What a turn of the pipeline found.
@@ -242,6 +248,7 @@ impl Pipeline {
             now_ms: clock.now_ms(),
             first_core: 0,
             next_tick_ms,
+            expectation: Expectation::default(),
         }
     }
 
@@ -253,7 +260,7 @@ impl Pipeline {
         loop {
             match self.work(stop)? {
                 Work::Done => {}
-                Work::None => sleeper.sleep(SLEEP_MAX, || self.may_sleep(stop)),
+                Work::None => self.wait(sleeper, stop),
                 Work::Over => break,
             }
         }
@@ -262,6 +269,27 @@ impl Pipeline {
             std::thread::yield_now();
         }
         self.finish()
+    }
+
+    /// Waits for the bell, after a look for work if that is expected soon.
+    fn wait(&mut self, sleeper: &Sleeper, stop: &StopFlag) {
+        let begun_ns = self.clock.now_ns();
+        // A flush that a helper writes rings when it is over; who looks would not hear it.
+        if self.options.looks_out && self.expectation.is_soon() && !self.log.is_in_flight() {
+            while self.may_sleep(stop) {
+                if self.clock.now_ns() - begun_ns >= LOOK_NS_MAX {
+                    self.expectation.looked_in_vain();
+                    break;
+                }
+                // Whoever else wants this CPU, a client on a small machine perhaps, has it now.
+                std::thread::yield_now();
+            }
+            if !self.may_sleep(stop) {
+                return;
+            }
+        }
+        sleeper.sleep(SLEEP_MAX, || self.may_sleep(stop));
+        self.expectation.slept(self.clock.now_ns() - begun_ns);
     }
 
     /// One turn. A thread that also runs a client core (`--cores 1`) takes turns itself, then calls
