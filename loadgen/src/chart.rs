@@ -91,6 +91,7 @@ where
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
+        .margin_right(28)
         .x_label_area_size(42)
         .y_label_area_size(78)
         .build_cartesian_2d(0.0..x_max, y_range)?;
