@@ -72,7 +72,13 @@ impl Core {
     }
 
     /// A21: without a SASL configuration a token is answered by a null token, and the client goes on without.
-    pub(super) fn answer_sasl(&mut self, connection: &mut Connection, xid: Xid) {
+    /// Without even a token the connection ends, as with Apache.
+    pub(super) fn answer_sasl(&mut self, connection: &mut Connection, xid: Xid, body: &[u8]) {
+        let Ok(Request::Sasl(Some(_))) = Request::decode(OpCode::Sasl, &mut Decoder::new(body)) else {
+            log::warn!("Closing {}: a SASL packet has no token.", connection.name());
+            self.counters.connections_dropped.increment();
+            return connection.kill();
+        };
         self.reply_outside(connection, xid, ErrorCode::OK, |out| jute::put_buffer(out, None));
     }
 

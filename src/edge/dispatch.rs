@@ -120,7 +120,7 @@ impl Core {
         }
         match op {
             Some(OpCode::Auth) => self.authenticate(connection, header.xid, body),
-            Some(OpCode::Sasl) => self.answer_sasl(connection, header.xid),
+            Some(OpCode::Sasl) => self.answer_sasl(connection, header.xid, body),
             Some(op) if op.is_write() => {
                 let body = chunk.share(body_range);
                 self.submit_write(connection, header.xid, op, body);

@@ -128,7 +128,8 @@ impl Core {
             self.counters.connections_rejected.increment();
             return connection.kill();
         }
-        let read_only = request.read_only;
+        // The answer says whether this server is read-only, and only to a client that knows the field (C3).
+        let read_only = request.read_only.map(|_| false);
         let timeout_ms = request
             .timeout_ms
             .clamp(self.options.session_timeout_ms_min, self.options.session_timeout_ms_max);

@@ -114,7 +114,9 @@ impl Core {
             }
             Request::GetAllChildrenNumber(path) => {
                 let _ = self.read(connection, xid, |sight, out| {
-                    out.put_i32(sight.node(&path, Perms::READ)?.descendant_count());
+                    // T25: Java counts the keys that begin with `path/`; with the empty path that is the root's too.
+                    let itself = i32::from(path.is_empty());
+                    out.put_i32(sight.node(&path, Perms::READ)?.descendant_count() + itself);
                     Ok(())
                 });
             }

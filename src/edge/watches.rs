@@ -434,7 +434,7 @@ mod tests {
         notified
     }
 
-    /// The trigger table W11-W13, one row a line.
+    /// The trigger table W11-W13, one row a line; W2, W4, W7, W8: who is told once and who always.
     #[test]
     fn each_event_reaches_the_modes_that_it_concerns() {
         use EventKind::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};

@@ -263,9 +263,9 @@ impl Tree {
         parts: &[Request<'_>],
         out: &mut Vec<u8>,
     ) -> Result<(), ErrorCode> {
-        // OP34: flags that mean nothing fail the whole request, as when Java decodes it.
-        let has_bad_flags = |part: &Request<'_>| matches!(part, Request::Create(_, create) if Mode::from_flags(create.flags).is_none());
-        require(!parts.iter().any(has_bad_flags), ErrorCode::MARSHALLING_ERROR)?;
+        // OP34: creates that mean nothing fail the whole request, as when Java decodes it.
+        let is_create = |part: &Request<'_>| !matches!(part, Request::Create(op, create) if part_of_multi(*op, create).is_none());
+        require(parts.iter().all(is_create), ErrorCode::MARSHALLING_ERROR)?;
         jute::put_count(out, parts.len());
         self.overlay.begin();
         let digest_before = self.digests.prepared();
@@ -277,7 +277,10 @@ impl Tree {
                 out.put_i32(0);
                 let outcome = match part_kind(part) {
                     OpCode::Error => Err(ErrorCode::UNIMPLEMENTED),
-                    _ => self.prepare_body(ask, part, out),
+                    kind => match part {
+                        Request::Create(_, create) => self.prepare_create(ask, kind, create, out),
+                        part => self.prepare_body(ask, part, out),
+                    },
                 };
                 match outcome {
                     Ok(()) => {
@@ -312,7 +315,7 @@ impl Tree {
         out: &mut Vec<u8>,
     ) -> Result<(), ErrorCode> {
         let mode = Mode::from_flags(create.flags).ok_or(ErrorCode::BAD_ARGUMENTS)?;
-        let ttl_ms = create.ttl_ms.unwrap_or(-1);
+        let ttl_ms = if op == OpCode::CreateTtl { create.ttl_ms.unwrap_or(-1) } else { -1 };
         if mode.kind == ModeKind::Ttl {
             require(self.config.extended_types, ErrorCode::UNIMPLEMENTED)?;
             require((1..=TTL_MS_MAX).contains(&ttl_ms), ErrorCode::BAD_ARGUMENTS)?;
@@ -596,11 +599,32 @@ fn missing(path: &str) -> ErrorCode {
 /// The transaction type of a part of a multi; Error for what may not be part of one.
 fn part_kind(part: &Request<'_>) -> OpCode {
     match part {
-        Request::Create(op, _) => *op,
+        Request::Create(op, create) => part_of_multi(*op, create).unwrap_or(OpCode::Error),
         Request::Delete(_) => OpCode::Delete,
         Request::SetData(_) => OpCode::SetData,
         Request::Check(_) => OpCode::Check,
         _ => OpCode::Error,
+    }
+}
+
+/// What a create in a multi is: there the flags decide rather than the operation (Java's `MultiOperationRecord` and
+/// `Op.Create`). `None` if Java cannot decode it.
+///
+/// | operation | no TTL mode | TTL mode | unknown flags |
+/// |---|---|---|---|
+/// | create, create2, createContainer | itself, but a container with flags 4 | - | - |
+/// | createTTL | create, or a container with flags 4; the ttl is dropped | createTTL | create, refused later |
+fn part_of_multi(op: OpCode, create: &CreateRequest<'_>) -> Option<OpCode> {
+    let mode = Mode::from_flags(create.flags).map(|mode| mode.kind);
+    match (op, mode) {
+        (OpCode::CreateTtl, Some(ModeKind::Ttl)) => Some(op),
+        (OpCode::CreateTtl, Some(ModeKind::Container)) => Some(OpCode::CreateContainer),
+        (OpCode::CreateTtl, _) => Some(OpCode::Create),
+        // Java's CreateOptions has no create without a list.
+        (_, None | Some(ModeKind::Ttl)) => None,
+        (_, _) if create.acl.is_none() => None,
+        (_, Some(ModeKind::Container)) => Some(OpCode::CreateContainer),
+        (_, Some(ModeKind::Persistent | ModeKind::Ephemeral)) => Some(op),
     }
 }
 

@@ -40,8 +40,10 @@ impl Reader {
         self.reading.publish();
     }
 
-    /// The node at this view. Any text may be asked for; what is not a valid path has no node (T1).
+    /// The node at this view. Any text may be asked for; what is not a valid path has no node (T1), but for the empty
+    /// one, which is the root's key in Java's map and finds it.
     pub fn node(&self, path: &str) -> Option<NodeRef<'_>> {
+        let path = if path.is_empty() { path::ROOT } else { path };
         self.reading.node(self.reading.key(path))
     }
 

@@ -53,12 +53,15 @@ impl<'a> Id<'a> {
         Self { scheme: Cow::Borrowed(scheme), id: Cow::Borrowed(id) }
     }
 
-    /// Reads {scheme, id}. A null part reads as empty, which no provider accepts.
+    /// Reads {scheme, id}. A null part reads as empty, which no provider accepts; but a null id of one of the schemes
+    /// whose ids Java looks into cannot be read, because Java stumbles over it (-5 instead of -114).
     pub fn decode(decoder: &mut Decoder<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            scheme: decoder.string("Id.scheme")?.unwrap_or_default(),
-            id: decoder.string("Id.id")?.unwrap_or_default(),
-        })
+        let scheme = decoder.string("Id.scheme")?.unwrap_or_default();
+        let id = match &*scheme {
+            "world" | "digest" | "ip" => decoder.text("Id.id")?,
+            _ => decoder.string("Id.id")?.unwrap_or_default(),
+        };
+        Ok(Self { scheme, id })
     }
 
     /// Writes {scheme, id}.

@@ -141,7 +141,8 @@ impl<'a> Decoder<'a> {
 
     /// The count of a vector whose elements take at least `element_bytes_min` bytes each; `None` is null.
     ///
-    /// A count that the remaining bytes cannot hold is refused before anything is reserved.
+    /// A count that the remaining bytes cannot hold is refused before anything is reserved. Counts below -1 are those
+    /// of an empty vector, as in Java.
     pub fn count(
         &mut self,
         element_bytes_min: usize,
@@ -152,12 +153,20 @@ impl<'a> Decoder<'a> {
         if count == -1 {
             return Ok(None);
         }
-        match usize::try_from(count) {
+        match usize::try_from(count.max(0)) {
             Ok(n) if n.saturating_mul(element_bytes_min.max(1)) <= self.remaining() => Ok(Some(n)),
             _ => {
                 self.offset = start;
                 Err(self.error(expected, Reason::Length(count)))
             }
+        }
+    }
+
+    /// A vector of strings that must not be null.
+    pub fn texts_given(&mut self, expected: &'static str) -> Result<Vec<Cow<'a, str>>, DecodeError> {
+        match self.clone().i32(expected)? {
+            -1 => Err(self.error(expected, Reason::Null)),
+            _ => self.texts(expected),
         }
     }
 
@@ -204,6 +213,7 @@ pub fn put_count(out: &mut impl BufMut, count: usize) {
 mod tests {
     use super::*;
 
+    /// J2: clients tell null from empty.
     #[test]
     fn null_and_empty_buffers_differ() {
         let mut out = Vec::new();
@@ -215,6 +225,7 @@ mod tests {
         assert_eq!(decoder.remaining(), 0);
     }
 
+    /// J4, J6: a length of two billion reserves nothing.
     #[test]
     fn a_claimed_length_is_never_trusted() {
         for claimed in [5, i32::MAX, -2, i32::MIN] {
@@ -223,10 +234,16 @@ mod tests {
             out.put_slice(b"four");
             let error = Decoder::new(&out).buffer("field").unwrap_err();
             assert_eq!(error, DecodeError { expected: "field", offset: 0, reason: Reason::Length(claimed) });
-            assert!(Decoder::new(&out).count(1, "vector").is_err());
+            match claimed {
+                0.. => assert!(Decoder::new(&out).count(1, "vector").is_err()),
+                _ => {
+                    assert_eq!(Decoder::new(&out).count(1, "vector"), Ok(Some(0)), "as Java reads {claimed}")
+                }
+            }
         }
     }
 
+    /// J3.
     #[test]
     fn invalid_utf8_reads_as_java_reads_it() {
         let mut out = Vec::new();

@@ -244,14 +244,15 @@ impl<'a> Request<'a> {
             }
             OpCode::Exists => Self::Exists(PathWatch::decode(decoder)?),
             OpCode::GetData => Self::GetData(PathWatch::decode(decoder)?),
+            // Java refuses a null path here as it refuses an empty one (-8), where others stumble over it (-5).
             OpCode::SetData => Self::SetData(SetDataRequest {
-                path: decoder.text("SetDataRequest.path")?,
+                path: decoder.string("SetDataRequest.path")?.unwrap_or_default(),
                 data: decoder.buffer("SetDataRequest.data")?,
                 version: decoder.i32("SetDataRequest.version")?,
             }),
             OpCode::GetAcl => Self::GetAcl(decoder.text("GetACLRequest.path")?),
             OpCode::SetAcl => Self::SetAcl(SetAclRequest {
-                path: decoder.text("SetACLRequest.path")?,
+                path: decoder.string("SetACLRequest.path")?.unwrap_or_default(),
                 acl: Acl::decode_list(decoder)?,
                 version: decoder.i32("SetACLRequest.version")?,
             }),
@@ -280,12 +281,8 @@ impl<'a> Request<'a> {
                 members: decoder.string("ReconfigRequest.newMembers")?,
                 config_id: decoder.i64("ReconfigRequest.curConfigId")?,
             }),
-            OpCode::CheckWatches => {
-                Self::CheckWatches(decoder.text("CheckWatchesRequest.path")?, decoder.i32("watcher type")?)
-            }
-            OpCode::RemoveWatches => {
-                Self::RemoveWatches(decoder.text("RemoveWatchesRequest.path")?, decoder.i32("watcher type")?)
-            }
+            OpCode::CheckWatches => Self::CheckWatches(watched(decoder)?, decoder.i32("watcher type")?),
+            OpCode::RemoveWatches => Self::RemoveWatches(watched(decoder)?, decoder.i32("watcher type")?),
             OpCode::Auth => {
                 decoder.i32("AuthPacket.type")?;
                 Self::Auth(AuthRequest {
@@ -296,14 +293,15 @@ impl<'a> Request<'a> {
             OpCode::SetWatches | OpCode::SetWatches2 => {
                 let mut request = SetWatchesRequest {
                     relative_zxid: Zxid(decoder.i64("SetWatches.relativeZxid")?),
-                    data: decoder.texts("SetWatches.dataWatches")?,
-                    exist: decoder.texts("SetWatches.existWatches")?,
-                    child: decoder.texts("SetWatches.childWatches")?,
+                    data: decoder.texts_given("SetWatches.dataWatches")?,
+                    exist: decoder.texts_given("SetWatches.existWatches")?,
+                    child: decoder.texts_given("SetWatches.childWatches")?,
                     ..SetWatchesRequest::default()
                 };
                 if op == OpCode::SetWatches2 {
-                    request.persistent = decoder.texts("SetWatches2.persistentWatches")?;
-                    request.persistent_recursive = decoder.texts("SetWatches2.persistentRecursiveWatches")?;
+                    request.persistent = decoder.texts_given("SetWatches2.persistentWatches")?;
+                    request.persistent_recursive =
+                        decoder.texts_given("SetWatches2.persistentRecursiveWatches")?;
                 }
                 Self::SetWatches(request)
             }
@@ -312,9 +310,7 @@ impl<'a> Request<'a> {
             OpCode::GetAllChildrenNumber => {
                 Self::GetAllChildrenNumber(decoder.text("GetAllChildrenNumberRequest.path")?)
             }
-            OpCode::AddWatch => {
-                Self::AddWatch(decoder.text("AddWatchRequest.path")?, decoder.i32("AddWatchRequest.mode")?)
-            }
+            OpCode::AddWatch => Self::AddWatch(watched(decoder)?, decoder.i32("AddWatchRequest.mode")?),
             OpCode::WhoAmI => Self::WhoAmI,
             OpCode::CreateSession => Self::CreateSession(decoder.i32("CreateSession.timeOut")?),
             OpCode::CloseSession => Self::CloseSession,
@@ -470,6 +466,11 @@ impl SetWatchesRequest<'_> {
     }
 }
 
+/// A path for the table of watches, which in Java has a place for null too. No node can have the path that stands for it.
+fn watched<'a>(decoder: &mut Decoder<'a>) -> Result<Cow<'a, str>, DecodeError> {
+    Ok(decoder.string("a watched path")?.unwrap_or(Cow::Borrowed("\0")))
+}
+
 /// Reads the parts of a multi up to its end mark.
 fn decode_parts<'a>(
     decoder: &mut Decoder<'a>,
@@ -485,6 +486,8 @@ fn decode_parts<'a>(
         let kind = OpCode::from_i32(header.kind)
             .filter(|kind| allowed(*kind))
             .ok_or_else(|| at.error("MultiHeader.type", Reason::Value(header.kind.into())))?;
+        // Every part begins with its path, which Java looks at before any part is checked.
+        decoder.clone().text("a part's path")?;
         parts.push(Request::decode(kind, decoder)?);
     }
 }

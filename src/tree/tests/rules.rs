@@ -282,6 +282,48 @@ fn lists_are_fixed_up_and_obeyed() {
     assert_eq!(applied.answer, Answer::Error(ErrorCode::INVALID_ACL));
 }
 
+/// S6, E21: a session whose end is prepared writes no more, also before that end is applied. S7: what it had prepared
+/// until then goes with it.
+#[test]
+fn a_session_that_is_being_closed_writes_no_more() {
+    let mut server = Server::new();
+    let create = |path: &'static str, flags| CreateRequest {
+        path: path.into(),
+        data: Some(b""),
+        acl: Some(vec![Acl::OPEN]),
+        flags,
+        ttl_ms: None,
+    };
+    let records = [
+        server.record(OpCode::Create, &Request::Create(OpCode::Create, create("/eph", 1))),
+        server.record(OpCode::CloseSession, &Request::CloseSession),
+        server.record(OpCode::Create, &Request::Create(OpCode::Create, create("/late", 0))),
+    ];
+    let answers: Vec<Answer> =
+        records.iter().map(|record| server.tree.apply(record).unwrap().answer).collect();
+    assert!(matches!(answers[0], Answer::Created { .. }), "{answers:?}");
+    assert_eq!(answers[1..], [Answer::SessionClosed, Answer::Error(ErrorCode::SESSION_EXPIRED)]);
+    assert!(server.tree.node("/eph").is_none() && server.tree.node("/late").is_none());
+}
+
+/// T23: what was due when the reaper looked is checked again when its turn comes.
+#[test]
+fn a_container_that_was_used_again_is_not_reaped() {
+    let mut server = Server::new();
+    server.create_with(OpCode::CreateContainer, "/c", 4, None, vec![Acl::OPEN]);
+    server.create("/c/child", 0);
+    server.create("/eph", 1);
+    for (path, error) in [
+        ("/c", ErrorCode::NOT_EMPTY),
+        ("/eph", ErrorCode::BAD_VERSION),
+        ("/none", ErrorCode::NO_NODE),
+        ("/zookeeper", ErrorCode::BAD_ARGUMENTS),
+    ] {
+        let request = Request::DeleteContainer(path.as_bytes());
+        assert_eq!(server.run(OpCode::DeleteContainer, request).answer, Answer::Error(error), "{path}");
+    }
+}
+
 /// C25, ZOOKEEPER-2623: a check outside a multi, and anything that is no write, is refused with one record.
 #[test]
 fn what_is_no_write_is_refused() {

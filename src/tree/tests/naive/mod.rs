@@ -204,11 +204,25 @@ impl NaiveTree {
         parts: &[Request<'_>],
         events: &mut Events,
     ) -> Outcome<NaiveAnswer> {
-        if parts
-            .iter()
-            .any(|part| matches!(part, Request::Create(_, create) if !(0..=6).contains(&create.flags)))
-        {
-            return Err(ErrorCode::MARSHALLING_ERROR);
+        // Java decodes the parts into its own objects first, and those go by the flags.
+        let mut parts = parts.to_vec();
+        for part in &mut parts {
+            if let Request::Create(op, create) = part {
+                let (has_ttl, has_ttl_mode) = (*op == OpCode::CreateTtl, matches!(create.flags, 5 | 6));
+                let is_known = (0..=6).contains(&create.flags) && create.acl.is_some();
+                if !has_ttl && (has_ttl_mode || !is_known) {
+                    return Err(ErrorCode::MARSHALLING_ERROR);
+                }
+                if has_ttl && has_ttl_mode {
+                    continue;
+                }
+                create.ttl_ms = None;
+                if create.flags == 4 {
+                    *op = OpCode::CreateContainer;
+                } else if has_ttl {
+                    *op = OpCode::Create;
+                }
+            }
         }
         let before = self.clone();
         let mut answers = Vec::new();
