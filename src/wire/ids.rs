@@ -94,6 +94,7 @@ impl fmt::Display for ServerId {
 mod tests {
     use super::*;
 
+    /// S24, S25: what follows the last counter is no zxid of this epoch (ZOOKEEPER-1277).
     #[test]
     fn zxid_never_wraps_into_the_epoch() {
         let last = Zxid::new(Epoch(3), u32::MAX);
