@@ -224,9 +224,14 @@ impl Client {
 
     /// Puts a request into the out-buffer; `flush` sends it.
     pub fn submit(&mut self, op: OpCode, body: &[u8]) -> i32 {
+        self.submit_code(op.to_i32(), body)
+    }
+
+    /// The same for a number that need not be an operation's.
+    pub fn submit_code(&mut self, code: i32, body: &[u8]) -> i32 {
         let xid = self.xid_next;
         self.xid_next += 1;
-        self.submit_as(Xid(xid), op.to_i32(), body);
+        self.submit_as(Xid(xid), code, body);
         xid
     }
 

@@ -46,6 +46,8 @@ pub struct Settings {
     pub cores: u32,
     /// Further lines of zoo.cfg.
     pub lines: Vec<String>,
+    /// Java's flags, `-Dname=value`; zkfast reads them in `SERVER_JVMFLAGS`.
+    pub java_flags: Vec<String>,
     /// Limit of open files, if the test wants one.
     pub open_files_limit: Option<u32>,
     /// Words in front of the server's command: a program that makes an environment and becomes the server (exec).
@@ -59,6 +61,7 @@ impl Default for Settings {
             snap_count: 100_000,
             cores: 2,
             lines: Vec::new(),
+            java_flags: Vec::new(),
             open_files_limit: None,
             launcher: Vec::new(),
         }
@@ -120,7 +123,11 @@ pub fn write_config(home: &Path, port: u16, settings: &Settings) -> PathBuf {
 /// The command that starts a server of `kind` with `config`, without its outputs.
 pub fn command(kind: Kind, config: &Path, settings: &Settings) -> Command {
     let mut words: Vec<String> = match kind {
-        Kind::Apache => super::script::java_words(&["org.apache.zookeeper.server.quorum.QuorumPeerMain"]),
+        Kind::Apache => {
+            let mut words = super::script::java_words(&["org.apache.zookeeper.server.quorum.QuorumPeerMain"]);
+            drop(words.splice(1..1, settings.java_flags.iter().cloned()));
+            words
+        }
         Kind::Zkfast => {
             let cores = settings.cores.to_string();
             [env!("CARGO_BIN_EXE_zkfast"), "--cores", &cores, "--overprovisioned"].map(String::from).to_vec()
@@ -137,6 +144,9 @@ pub fn command(kind: Kind, config: &Path, settings: &Settings) -> Command {
         }
     };
     command.args(&words[1..]).stdin(Stdio::null());
+    if kind == Kind::Zkfast && !settings.java_flags.is_empty() {
+        command.env("SERVER_JVMFLAGS", settings.java_flags.join(" "));
+    }
     command
 }
 

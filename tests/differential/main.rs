@@ -1,0 +1,119 @@
+//! Apache's server and zkfast are given the same operations, at random but from a seed, and everything that their
+//! sessions see is compared: replies, error codes, Stats, watch events and where they stand among the replies.
+//!
+//! An application must not be able to tell the two apart. What differs on purpose is named in `exceptions`.
+//!
+//! ```text
+//! cargo test --release --test differential                                # 20 streams, part of every test run
+//! ZKFAST_STREAMS=400 ZKFAST_STREAM_OPERATIONS=500 cargo test --release --test differential streams -- --nocapture
+//! ZKFAST_SEED=7 ZKFAST_STREAMS=1 cargo test --release --test differential streams    # the stream of one seed again
+//! ```
+//!
+//! A failure prints the seed, the difference, and the shortest stream found that still shows it.
+//! `ZKFAST_APACHE_CLASS_PATH` names the jars of another version of Apache's server than the installed one.
+
+#[path = "../peers/mod.rs"]
+mod peers;
+
+mod answer;
+mod duel;
+mod exceptions;
+mod ledger;
+mod operation;
+mod shrink;
+mod side;
+mod stream;
+
+use duel::{Difference, Duel};
+use stream::{Avoid, Stream};
+
+/// Seed of the first stream of a run that asks for none.
+const FIRST_SEED: u64 = 1;
+/// Streams of a run that asks for no number, and requests in each.
+const STREAMS: usize = 20;
+const STREAM_OPERATIONS: usize = 250;
+/// Differing streams after which a run ends.
+const REPORTS_MAX: usize = 8;
+/// Streams that are played to shorten a failing one.
+const SHRINK_TRIES: usize = 150;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Danger: an application that worked with Apache's server behaves otherwise with zkfast. Every operation that clients
+/// have is asked (OP1-OP5, OP7-OP18, OP20-OP29, OP31, OP33-OP36), every error that a server alone sends is met, and all
+/// rules about paths, counters, lists and watches are those of Apache's code (T1-T13, T16, T24-T33, W1-W20, A13-A16).
+#[test]
+fn streams_of_operations_are_answered_as_apache_answers_them() {
+    let first = number("ZKFAST_SEED", FIRST_SEED);
+    let streams = number("ZKFAST_STREAMS", STREAMS as u64);
+    let operations = number("ZKFAST_STREAM_OPERATIONS", STREAM_OPERATIONS as u64) as usize;
+    let mut duel = Duel::start();
+    let mut reports = Vec::new();
+    for seed in first..first + streams {
+        let avoid = Avoid {
+            watch_modes: exceptions::is_avoided("watch-modes", duel.version()),
+            check_alone: exceptions::is_avoided("check-alone", duel.version()),
+        };
+        let stream = Stream::of(seed, operations, avoid);
+        if let Err(difference) = duel.play(&stream) {
+            eprintln!("seed {seed} differs at step {}: {}", difference.step, difference.words);
+            reports.push(report(&stream, &difference));
+            if reports.len() == REPORTS_MAX {
+                break;
+            }
+            // The two are no longer in the same state.
+            let tally = std::mem::take(&mut duel.tally);
+            duel = Duel::start();
+            duel.tally = tally;
+        }
+    }
+    assert!(reports.is_empty(), "{}", reports.join("\n\n"));
+    let tally = &duel.tally;
+    println!(
+        "Apache {:?}: {} streams from seed {first}, {} operations, {} of them refused, {} events; excused: {:?}",
+        duel.version(),
+        tally.streams,
+        tally.operations,
+        tally.errors,
+        tally.events,
+        tally.excused
+    );
+    for row in exceptions::EXCEPTIONS {
+        let how = if row.avoided { "avoided" } else { "excused" };
+        println!("{how} {:16} {}: {}", row.id, row.ticket, row.what);
+    }
+    assert!(tally.events as u64 >= streams * 20, "hardly any event: the streams do not test watches");
+    assert!(tally.errors * 20 > tally.operations, "hardly any refusal");
+}
+
+/// Shortens a failing stream and shows it.
+fn report(stream: &Stream, difference: &Difference) -> String {
+    let mut shortest = (stream.clone(), difference.clone());
+    let mut duel = Duel::start();
+    // What comes behind the difference has nothing to do with it.
+    let steps = &stream.steps[..stream.steps.len().min(difference.step + 1)];
+    let steps = shrink::shrink(steps, SHRINK_TRIES, |steps| {
+        let candidate = Stream { seed: stream.seed, steps: steps.to_vec() };
+        match duel.play(&candidate) {
+            Ok(()) => false,
+            Err(difference) => {
+                duel = Duel::start();
+                shortest = (candidate, difference);
+                true
+            }
+        }
+    });
+    let (stream, difference) = shortest;
+    let lines: Vec<String> =
+        steps.iter().enumerate().map(|(index, step)| format!("{index:3} {step}")).collect();
+    format!(
+        "seed {}: step {} of {}: {}\nThe stream (~ is its root):\n{}",
+        stream.seed,
+        difference.step,
+        stream.steps.len(),
+        difference.words,
+        lines.join("\n")
+    )
+}
