@@ -101,6 +101,7 @@ fn numbers_are_told_as_apache_tells_them() {
     check(Word::Srst, "Server stats reset.\n");
 }
 
+/// W25: the words about watches list those of data, and persistent ones.
 #[test]
 fn lists_are_told_as_apache_tells_them() {
     check(

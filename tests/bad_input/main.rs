@@ -169,7 +169,7 @@ fn offenders_are_closed_and_the_others_do_not_notice() {
 }
 
 /// Danger: an operator sees a client disconnect again and again and nothing says why: the log must name the session,
-/// the path and the size of a request above jute.maxbuffer.
+/// the path and the size of a request above jute.maxbuffer (R1, T37).
 #[test]
 fn a_request_above_the_limit_is_named_in_the_log() {
     let home = peers::directory();

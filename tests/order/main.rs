@@ -30,7 +30,7 @@ fn open_create(path: &str, data: &[u8]) -> Vec<u8> {
 }
 
 /// Danger: a read overtakes the write before it, or already shows the write behind it, when several writes of a
-/// session commit in one batch (S18; ZOOKEEPER-1863).
+/// session commit in one batch (S18, S19; ZOOKEEPER-1863).
 #[test]
 fn a_pipelined_read_sees_exactly_the_writes_before_it() {
     // One thread plays both roles, or each has its own.
@@ -269,8 +269,8 @@ fn a_multi_is_never_seen_half_applied() {
     });
 }
 
-/// Danger: a client is told of its write, tells another client, and that one does not find it (a standalone server
-/// is linearizable; the cores of one server must be too).
+/// Danger: a client is told of its write, tells another client, and that one does not find it (S20, S21: a standalone
+/// server is linearizable; the cores of one server must be too).
 #[test]
 fn what_one_client_was_told_every_client_finds() {
     let home = peers::directory();

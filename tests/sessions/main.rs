@@ -23,7 +23,8 @@ fn server(home: &tempfile::TempDir) -> Server {
     Server::start(Kind::under_test(), home.path(), &settings())
 }
 
-/// Danger: the negotiated timeout is not what the configuration allows (C5), or old clients without the last byte
+/// Danger: the server is not where its configuration says (C1), the negotiated timeout is not what it allows (C5, S3),
+/// or old clients without the last byte
 /// get an answer of a length that they cannot read (C3, C4, C11).
 #[test]
 fn a_handshake_negotiates_the_timeout_and_the_length_of_its_answer() {
@@ -134,7 +135,7 @@ fn wrong_passwords_and_unknown_sessions_are_refused() {
     assert_eq!(client.again(server.address).map(|_| ()), Err(Refusal::Expired), "a closed session is gone");
 }
 
-/// Danger: the reply to closeSession comes while the ephemerals are still there (C24), so that a successor that was
+/// Danger: the reply to closeSession comes while the ephemerals are still there (C24, S7), so that a successor that was
 /// told of it finds the old lock.
 #[test]
 fn ephemerals_are_gone_when_closing_is_answered() {
@@ -155,8 +156,8 @@ fn ephemerals_are_gone_when_closing_is_answered() {
     }
 }
 
-/// Danger: a session expires early and its owner loses its locks while it works (S4), or late or never and nobody
-/// else gets them. A session that speaks in time does not expire at all.
+/// Danger: a session expires early and its owner loses its locks while it works (S4, R16), or late or never and nobody
+/// else gets them (R13). A session that speaks in time does not expire at all (S5).
 #[test]
 fn a_silent_session_expires_on_time_and_a_pinging_one_does_not() {
     const TIMEOUT_MS: u64 = 2_000;

@@ -156,7 +156,7 @@ fn a_snapshot_of_apaches_tree_reads_back_the_same() {
     }
 }
 
-/// Our image of Apache's snapshot holds, byte by byte, the nodes, lists and stats of Apache's file.
+/// Our image of Apache's snapshot holds, byte by byte, the nodes, lists and stats (J11) of Apache's file.
 #[test]
 fn our_image_equals_apaches_file_node_by_node() {
     let (_root, dirs) = copy(DIRECTORIES[0]);

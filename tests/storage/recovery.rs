@@ -162,7 +162,7 @@ fn an_empty_log_in_the_middle_is_refused() {
     assert!(error.contains("log.6") && error.contains("length 0"), "{error}");
 }
 
-/// A torn tail is cut, once; the next server appends to a new file and the old one stays whole.
+/// R18: a torn tail is cut, once; the next server appends to a new file and the old one stays whole.
 #[test]
 fn a_torn_tail_is_cut_and_the_next_log_is_a_new_file() {
     let (_root, dirs) = empty();

@@ -1,0 +1,148 @@
+//! Which tests stand for which row of what a ZooKeeper server must do.
+//!
+//! `rows.txt` lists the rows. A test cites a row by its id, in its doc comment or its name (`C24`, `W11-W15`). This
+//! one reads the sources of all tests and fails if a row that a server must have is cited nowhere and no reason is
+//! given, so that a promise cannot be forgotten.
+//!
+//! ```text
+//! cargo test --test rows -- --nocapture        # prints the rows that no test cites, with the reasons
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+struct Row {
+    id: String,
+    is_must: bool,
+    name: String,
+    reason: Option<String>,
+}
+
+/// The letters of `rows.txt`; the sources cite others too.
+const LETTERS: &[&str] = &["J", "C", "OP", "E", "T", "W", "S", "A", "R"];
+
+fn rows(text: &str) -> Vec<Row> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (row, reason) = match line.split_once(" -- ") {
+                Some((row, reason)) => (row, Some(reason.to_owned())),
+                None => (line, None),
+            };
+            let mut words = row.splitn(3, ' ');
+            let mut word = || words.next().unwrap_or_else(|| panic!("a row has three parts: {line}"));
+            let (id, need, name) = (word(), word(), word());
+            assert!(split(id).is_some(), "no id: {line}");
+            assert!(["must", "should"].contains(&need), "must or should: {line}");
+            Row { id: id.into(), is_must: need == "must", name: name.into(), reason }
+        })
+        .collect()
+}
+
+/// `W11` as its letters and number, if the letters are those of a list.
+fn split(word: &str) -> Option<(&str, u32)> {
+    let digits = word.find(|char: char| char.is_ascii_digit())?;
+    let (letters, number) = word.split_at(digits);
+    (LETTERS.contains(&letters) && number.len() <= 3).then_some(())?;
+    Some((letters, number.parse().ok()?))
+}
+
+/// Ids in a text: alone (`C24`) or as a range (`W11-W15`).
+fn citations(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let words: Vec<(&str, bool)> = text
+        .split_inclusive(|char: char| !char.is_ascii_alphanumeric())
+        .map(|word| {
+            let is_range = word.ends_with('-');
+            (word.trim_end_matches(|char: char| !char.is_ascii_alphanumeric()), is_range)
+        })
+        .collect();
+    for (index, (word, is_range)) in words.iter().enumerate() {
+        let Some((letters, first)) = split(word) else { continue };
+        let next = words.get(index + 1).and_then(|(next, _)| split(next));
+        let last = match next {
+            Some((same, last)) if *is_range && same == letters => last,
+            _ => first,
+        };
+        found.extend((first..=last).map(|number| format!("{letters}{number}")));
+    }
+    found
+}
+
+/// The tests in the sources: whole files below `tests` folders, and what follows `#[cfg(test)]` elsewhere.
+fn test_text(path: &str, source: &str) -> Option<String> {
+    let is_test_file = path.starts_with("tests/")
+        || path.contains("/tests/")
+        || path.contains("_tests/")
+        || path.ends_with("_tests.rs");
+    if path.starts_with("tests/rows/") || path.starts_with("tests/tidy/") {
+        None
+    } else if is_test_file || path.ends_with("/golden.rs") {
+        Some(source.to_owned())
+    } else {
+        source.find("#[cfg(test)]\nmod ").map(|at| source[at..].to_owned())
+    }
+}
+
+fn cited() -> BTreeMap<String, BTreeSet<String>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut cited: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut folders = vec![root.join("tests"), root.join("src"), root.join("loadgen")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the repository").flatten() {
+            let path = entry.path();
+            let shown = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Some(text) = shown
+                .ends_with(".rs")
+                .then(|| fs::read_to_string(&path).ok())
+                .flatten()
+                .and_then(|source| test_text(&shown, &source))
+            {
+                for id in citations(&text) {
+                    cited.entry(id).or_default().insert(shown.clone());
+                }
+            }
+        }
+    }
+    cited
+}
+
+/// Danger: a part of ZooKeeper that clients rely on is never tested, and nobody knows.
+#[test]
+fn every_row_has_a_test_or_a_reason() {
+    let rows = rows(include_str!("rows.txt"));
+    let ids: BTreeSet<&String> = rows.iter().map(|row| &row.id).collect();
+    assert_eq!(ids.len(), rows.len(), "an id stands twice");
+    let cited = cited();
+    let mut without = Vec::new();
+    let mut tested = 0;
+    for row in &rows {
+        let need = if row.is_must { "must" } else { "should" };
+        match (cited.get(&row.id), &row.reason) {
+            (Some(_), _) => tested += 1,
+            (None, Some(reason)) => println!("{:5} {need:6} {}: {reason}", row.id, row.name),
+            (None, None) => without.push(format!("{:5} {need:6} {}", row.id, row.name)),
+        }
+    }
+    println!("{tested} of {} rows are cited by tests", rows.len());
+    assert!(without.is_empty(), "rows without a test and without a reason:\n{}", without.join("\n"));
+}
+
+/// Danger: the scan takes for a citation what is none, or misses one.
+#[test]
+fn citations_are_found() {
+    let found = citations("/// W3, W11-W13 (C24): see ZOOKEEPER-4655, T1x, OP7. U+1F600 and E-3, S2;R1-T4");
+    let expected = ["W3", "W11", "W12", "W13", "C24", "OP7", "S2", "R1", "T4"];
+    assert_eq!(found, expected.map(String::from).into());
+    assert_eq!(test_text("src/a.rs", "//! C1\nfn f() {}\n"), None);
+    assert_eq!(
+        test_text("src/a.rs", "C1\n#[cfg(test)]\nmod tests {} // C2").as_deref(),
+        Some("#[cfg(test)]\nmod tests {} // C2")
+    );
+    assert!(test_text("tests/order/main.rs", "x").is_some());
+}
