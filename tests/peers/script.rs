@@ -53,16 +53,26 @@ pub fn java_words(words: &[&str]) -> Vec<String> {
 
 /// Compiles one Java source against Debian's jars into `classes`.
 pub fn compile(source: &Path, classes: &Path) {
-    let jars = format!("{ZOOKEEPER_JAR}:/usr/share/java/zookeeper-jute.jar");
+    compile_with(source, classes, "");
+}
+
+/// The same against further jars, in the form of a class path.
+pub fn compile_with(source: &Path, classes: &Path, more_jars: &str) {
+    let jars = format!("{ZOOKEEPER_JAR}:/usr/share/java/zookeeper-jute.jar:{more_jars}");
     let output = run(Command::new("javac").args(["-cp", &jars, "-d"]).arg(classes).arg(source));
     assert!(output.status.success(), "javac {}: {}", source.display(), text(&output.stderr));
 }
 
 /// The command that runs a compiled class.
 pub fn java(class: &str, classes: &Path) -> Command {
+    java_with(class, classes, "")
+}
+
+/// The same with further jars, in the form of a class path.
+pub fn java_with(class: &str, classes: &Path, more_jars: &str) -> Command {
     let mut words = java_words(&[class]);
     let at = words.iter().position(|word| word == "-cp").expect("a class path") + 1;
-    words[at] = format!("{}:{}", classes.display(), words[at]);
+    words[at] = format!("{}:{}:{more_jars}", classes.display(), words[at]);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     command
