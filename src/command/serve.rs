@@ -14,7 +14,9 @@ use crate::{
     edge::{ClientCore, EdgeCore, EdgeOptions, EdgeShared},
     links::{LinkOptions, Links},
     ops::purge,
-    pipeline::{self, CoreLanes, MemberOptions, Pipeline, PipelineOptions, SnapshotPolicy, StopFlag, Work},
+    pipeline::{
+        self, CoreLanes, MemberOptions, Pipeline, PipelineOptions, ReapPolicy, SnapshotPolicy, StopFlag, Work,
+    },
     status::Board,
     storage::{
         DataDirs, LogConfig, LogFailure, TxnLog,
@@ -35,7 +37,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use zkfast_tree::TreeConfig;
+use zkfast_tree::{TreeConfig, acl::AclRules};
 use zkfast_wire::ServerId;
 
 /// Runs the server until SIGTERM or SIGINT.
@@ -80,7 +82,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let mut tree = recovered.tree;
     let client_cores = listeners.len();
     let board = Arc::new(Board::new(client_cores, cfg, address.port()));
-    let shared = Arc::new(EdgeShared::new(Arc::clone(&board)));
+    let shared = Arc::new(EdgeShared::new(Arc::clone(&board), cfg.protection.connection_throttle.clone()));
     let edge_options = Arc::new(EdgeOptions::new(cfg, client_cores, clock));
 
     let mut lanes = Vec::new();
@@ -114,6 +116,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         tick_ms: cfg.tick_ms,
         flush_warning_ms: cfg.flush_warning_ms,
         looks_out: !options.overprovisioned,
+        reaping: ReapPolicy {
+            interval_ms: cfg.container_check_interval_ms.into(),
+            per_minute_max: cfg.container_deletes_per_minute_max.into(),
+            never_used_ms: cfg.container_never_used_ms_max,
+        },
         snapshots: SnapshotPolicy {
             transactions: u64::from(cfg.snap_count),
             log_bytes: u64::try_from(cfg.snap_log_kib).unwrap_or(0).saturating_mul(1024),
@@ -250,6 +257,9 @@ fn tree_config(options: &ServeOptions) -> TreeConfig {
         extended_types: options.cfg.extended_types,
         skip_acl: options.cfg.skip_acl,
         has_digests: options.cfg.digest_enabled,
+        record_bytes_max: 2 * options.cfg.frame_bytes_limit as usize,
+        acl_rules: AclRules { without_digest: !options.cfg.protection.digest_enabled, ..AclRules::default() },
+        enforces_quotas: options.cfg.enforce_quota,
         ..TreeConfig::default()
     }
 }

@@ -33,7 +33,6 @@ const SASL: &str = "SASL authentication";
 const ADMIN: &str = "AdminServer (HTTP)";
 const METRICS: &str = "metrics provider but the four-letter word mntr";
 const RECONFIG: &str = "dynamic reconfiguration";
-const THROTTLE: &str = "throttling by this key; connections are held back by their own queues";
 const READ_ONLY: &str = "read-only mode";
 const LOCAL: &str = "local sessions";
 
@@ -151,15 +150,14 @@ const KEYS: &[(&str, Standing)] = &[
     ("netty.*", Moot),
     ("clientTcpKeepAlive", Moot),
     ("intBufferStartingSizeBytes", Moot),
-    ("request_throttle_max_requests", absent("0", THROTTLE)),
-    ("throttled_op_wait_time", absent("0", THROTTLE)),
+    ("request_throttle_max_requests", Obeyed),
+    ("throttled_op_wait_time", Obeyed),
     ("request_throttle_*", Moot),
     ("request_stale_*", Moot),
     ("request_throttler.shutdownTimeout", Moot),
-    ("connection_throttle_tokens", absent("0", THROTTLE)),
-    ("connection_throttle_*", Moot),
-    ("largeRequestThreshold", absent("-1", THROTTLE)),
-    ("largeRequestMaxBytes", Moot),
+    ("connection_throttle_*", Obeyed),
+    ("largeRequestThreshold", Obeyed),
+    ("largeRequestMaxBytes", Obeyed),
     ("maxResponseCacheSize", Moot),
     ("maxGetChildrenResponseCacheSize", Moot),
     ("watchManagerName", Moot),
@@ -168,12 +166,12 @@ const KEYS: &[(&str, Standing)] = &[
     ("watcherCleanIntervalInSeconds", Moot),
     ("maxInProcessingDeadWatchers", Moot),
     ("bitHashCacheSize", Moot),
-    ("enforceQuota", absent("false", "hard quotas")),
+    ("enforceQuota", Obeyed),
     ("skipACL", Obeyed),
     ("enableEagerACLCheck", Moot),
     ("DigestAuthenticationProvider.superDigest", Obeyed),
-    ("DigestAuthenticationProvider.enabled", absent("true", "switch for the digest scheme; it is always on")),
-    ("DigestAuthenticationProvider.digestAlg", absent("SHA1", "digest algorithm but SHA1")),
+    ("DigestAuthenticationProvider.enabled", Obeyed),
+    ("DigestAuthenticationProvider.digestAlg", Obeyed),
     (
         "authProvider.*",
         absent("", "authentication provider but world, ip, digest and auth, which are built in"),
@@ -183,8 +181,8 @@ const KEYS: &[(&str, Standing)] = &[
     ("letAnySaslUserDoX", absent("", SASL)),
     ("ensembleAuthName", absent("", "ensemble name check")),
     ("IPAuthenticationProvider.usexforwardedfor", Moot),
-    ("enforce.auth.enabled", absent("false", "enforced authentication")),
-    ("enforce.auth.schemes", Moot),
+    ("enforce.auth.enabled", Obeyed),
+    ("enforce.auth.schemes", Obeyed),
     ("sessionRequireClientSASLAuth", absent("false", SASL)),
     ("allowSaslFailedClients", Moot),
     ("sasl.serverconfig", Moot),
@@ -217,7 +215,6 @@ pub const REFUSED_WHEN_TRUE: &[&str] = &[
     "sslQuorum",
     "quorum.auth.serverRequireSasl",
     "quorum.auth.learnerRequireSasl",
-    "enforce.auth.enabled",
     "sessionRequireClientSASLAuth",
 ];
 

@@ -9,6 +9,7 @@ pub mod java_flags;
 pub mod keys;
 pub mod limits;
 pub mod properties;
+pub mod protection;
 mod settings;
 pub mod whitelist;
 pub mod zoo_cfg;

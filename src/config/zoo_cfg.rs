@@ -15,6 +15,7 @@ use super::java_flags::JavaFlags;
 use super::keys::{self, Standing};
 use super::limits;
 use super::properties;
+use super::protection::Protection;
 use super::settings::Settings;
 use super::whitelist::Whitelist;
 
@@ -110,6 +111,10 @@ pub struct ZooCfg {
     pub whitelist: Whitelist,
     /// `extendedTypesEnabled`: TTL nodes.
     pub extended_types: bool,
+    /// What holds clients back.
+    pub protection: Protection,
+    /// `enforceQuota`: a hard limit refuses.
+    pub enforce_quota: bool,
     /// `skipACL`: only the value `yes` turns checks off.
     pub skip_acl: bool,
     /// `DigestAuthenticationProvider.superDigest`: `super:<base64 of sha1>`.
@@ -394,6 +399,8 @@ impl ZooCfg {
             outstanding_limit: set.property_number("globalOutstandingLimit", 1000, 1, most) as u32,
             frame_bytes_limit,
             whitelist: Whitelist::parse(set.property("4lw.commands.whitelist"), read_only_mode),
+            protection: Protection::read(&mut set)?,
+            enforce_quota: set.property_switch("enforceQuota", false),
             extended_types: set.property_switch("extendedTypesEnabled", false),
             skip_acl: set.property("skipACL") == Some("yes"),
             super_digest: set.property("DigestAuthenticationProvider.superDigest").map(str::to_owned),

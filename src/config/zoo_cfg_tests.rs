@@ -54,7 +54,13 @@ fn fatal_lines_are_named_with_file_line_and_cure() {
     check("dataDir=/d\nmaxSessionTimeout=8\n", &["zoo.cfg:2: ", "6000 ms", "8 ms"]);
     check("dataDir=/d\nserver.1=here:2888\n", &["zoo.cfg:2: ", "needed", "Write server.<id>"]);
     check("dataDir=/d\nsslQuorum=true\n", &["zoo.cfg:2: ", "protection"]);
-    check("dataDir=/d\nenforce.auth.enabled=TRUE\n", &["zoo.cfg:2: ", "protection"]);
+    check("dataDir=/d\nsessionRequireClientSASLAuth=TRUE\n", &["zoo.cfg:2: ", "protection"]);
+    // A18: what would let nobody in stops the start, as in Apache.
+    check("dataDir=/d\nenforce.auth.enabled=TRUE\n", &["zoo.cfg:2: ", "enforce.auth.schemes"]);
+    let enforced = "dataDir=/d\nenforce.auth.enabled=true\nenforce.auth.schemes";
+    check(&format!("{enforced}=digest, sasl\n"), &["zoo.cfg:3: ", "no scheme sasl"]);
+    check(&format!("{enforced}=digest\nDigestAuthenticationProvider.enabled=false\n"), &["no scheme digest"]);
+    check("dataDir=/d\nDigestAuthenticationProvider.digestAlg=MD2\n", &["zoo.cfg:2: ", "SHA-256"]);
     check("dataDir=\\u00\n", &["zoo.cfg:1: ", "\\u"]);
 }
 

@@ -4,18 +4,27 @@ use super::{
     connection::Connection,
     core::{Core, write_reply},
 };
+use crate::config::protection::DigestAlgorithm;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha1::{Digest, Sha1};
+use sha2::{Sha224, Sha256, Sha384, Sha512};
 use std::{borrow::Cow, sync::Arc};
 use zkfast_wire::{Decoder, ErrorCode, Id, OpCode, ReplyHeader, Request, RequestHeader, Xid, Zxid, jute};
 
 /// The identity that `user:password` proves: the user and a digest of the whole (A4).
 ///
 /// Bytes that are no UTF-8 are read as Java's `new String(bytes)` reads them.
-pub fn digest_identity(credentials: &[u8]) -> String {
+pub fn digest_identity(credentials: &[u8], algorithm: DigestAlgorithm) -> String {
     let text = String::from_utf8_lossy(credentials);
     let user = text.split(':').next().unwrap_or_default();
-    format!("{user}:{}", STANDARD.encode(Sha1::digest(text.as_bytes())))
+    let digest = match algorithm {
+        DigestAlgorithm::Sha1 => STANDARD.encode(Sha1::digest(text.as_bytes())),
+        DigestAlgorithm::Sha224 => STANDARD.encode(Sha224::digest(text.as_bytes())),
+        DigestAlgorithm::Sha256 => STANDARD.encode(Sha256::digest(text.as_bytes())),
+        DigestAlgorithm::Sha384 => STANDARD.encode(Sha384::digest(text.as_bytes())),
+        DigestAlgorithm::Sha512 => STANDARD.encode(Sha512::digest(text.as_bytes())),
+    };
+    format!("{user}:{digest}")
 }
 
 /// The name that whoAmI shows for an identity: without the digest's secret part (OP29).
@@ -36,7 +45,7 @@ impl Core {
         };
         let proved = match (&*request.scheme, request.auth) {
             ("digest", Some(credentials)) if self.options.digest_enabled => {
-                let id = digest_identity(credentials);
+                let id = digest_identity(credentials, self.options.digest_algorithm);
                 let is_super = self.options.super_digest.as_deref() == Some(&*id);
                 let own = Id { scheme: Cow::Borrowed("digest"), id: Cow::Owned(id) };
                 // A6: the one who knows the password behind `superDigest` may do everything.
@@ -118,9 +127,13 @@ mod tests {
     /// The digest of Apache's documentation and of zkCli's `addauth digest user1:password1`.
     #[test]
     fn digests_are_those_that_acls_name() {
-        assert_eq!(digest_identity(b"super:test"), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
-        assert_eq!(digest_identity(b"user1:password1"), "user1:XDkd2dsEuhc9ImU3q8pa8UOdtpI=");
-        assert!(digest_identity(b"nocolon").starts_with("nocolon:"));
+        let sha1 = |text: &[u8]| digest_identity(text, DigestAlgorithm::Sha1);
+        assert_eq!(sha1(b"super:test"), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
+        assert_eq!(sha1(b"user1:password1"), "user1:XDkd2dsEuhc9ImU3q8pa8UOdtpI=");
+        assert!(sha1(b"nocolon").starts_with("nocolon:"));
+        // By `printf user1:password1 | openssl dgst -sha256 -binary | base64`.
+        let sha256 = digest_identity(b"user1:password1", DigestAlgorithm::Sha256);
+        assert_eq!(sha256, "user1:5H+turoKCWLiKx8hdFikQWYmkXyXEGaXljKFRfuNMIE=");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Who is connected from where, across all client cores (rows R3, R4): the only state that they share.
 
-use super::EdgeOptions;
-use crate::status::Board;
+use super::{EdgeOptions, admission::Admission};
+use crate::{config::protection::ConnectionThrottle, status::Board};
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// What the client cores share, and no request touches: who is connected from where, and the board of figures.
@@ -13,6 +16,10 @@ use std::{
 pub struct EdgeShared {
     /// Figures of all cores, for four-letter words.
     pub board: Arc<Board>,
+    /// Who may become a session now (R7).
+    pub admission: Admission,
+    /// Bytes of large requests in the server (R2); untouched while there are none.
+    large_bytes: AtomicUsize,
     census: Mutex<Census>,
 }
 
@@ -35,8 +42,20 @@ pub enum Refused {
 
 impl EdgeShared {
     /// Before the first connection.
-    pub fn new(board: Arc<Board>) -> Self {
-        Self { board, census: Mutex::default() }
+    pub fn new(board: Arc<Board>, throttle: ConnectionThrottle) -> Self {
+        let admission = Admission::new(throttle, u64::from(std::process::id()));
+        Self { board, admission, large_bytes: AtomicUsize::new(0), census: Mutex::default() }
+    }
+
+    /// Counts a large request in, unless it would be too much (R2).
+    pub fn take_large(&self, bytes: usize, max: usize) -> bool {
+        let add = |held: usize| held.checked_add(bytes).filter(|held| *held <= max);
+        self.large_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// Counts a large request out.
+    pub fn give_back_large(&self, bytes: usize) {
+        self.large_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Counts a connection from `host` in, unless a limit is reached.

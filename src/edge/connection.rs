@@ -159,6 +159,10 @@ pub struct Connection {
     pub outstanding: Outstanding,
     /// Whether its input is held back until there is room (see `throttle`).
     pub is_held: bool,
+    /// Since when, nanoseconds of the server's clock; 0 while its input is taken in as it comes.
+    pub held_since_ns: u64,
+    /// While what was held back is taken in: whether it was held for longer than `throttled_op_wait_time` (R8).
+    pub was_held_too_long: bool,
     /// Whether it is in the core's list of connections to flush.
     pub is_dirty: bool,
     /// Whether it is in the core's list of sessions to touch.
@@ -300,6 +304,8 @@ mod tests {
             output: OutBuffer::default(),
             outstanding: Outstanding::default(),
             is_held: false,
+            held_since_ns: 0,
+            was_held_too_long: false,
             is_dirty: false,
             is_touched: false,
             last_packet_ms: 0,

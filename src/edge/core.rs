@@ -133,6 +133,8 @@ impl Core {
             output: OutBuffer::default(),
             outstanding: Outstanding::default(),
             is_held: false,
+            held_since_ns: 0,
+            was_held_too_long: false,
             is_dirty: false,
             is_touched: false,
             last_packet_ms: now_ms,
@@ -220,6 +222,7 @@ impl Core {
         for waiting in outstanding.iter() {
             self.load.requests -= 1;
             self.load.bytes -= waiting.body_bytes as usize;
+            self.give_back_large(waiting.body_bytes as usize);
         }
         self.counters.outstanding.set(self.load.requests as u64);
     }

@@ -118,6 +118,14 @@ impl Core {
         if !self.may_ask(connection, op) {
             return self.refuse_unauthenticated(connection, header);
         }
+        if payload.len() > self.options.large_request_bytes && !self.has_room_for_large(payload.len()) {
+            return self.refuse_large(connection, payload.len());
+        }
+        if connection.was_held_too_long && op.is_some_and(may_be_throttled) {
+            self.counters.throttled.increment();
+            self.wait(connection, header.xid, 0, What::Throttled);
+            return self.advance(connection);
+        }
         match op {
             Some(OpCode::Auth) => self.authenticate(connection, header.xid, body),
             Some(OpCode::Sasl) => self.answer_sasl(connection, header.xid, body),
@@ -153,6 +161,7 @@ impl Core {
 
     /// Gives a request its place in the queue.
     fn wait(&mut self, connection: &mut Connection, xid: Xid, body_bytes: usize, what: What) {
+        self.take_large(body_bytes);
         self.load.requests += 1;
         self.load.bytes += body_bytes;
         self.counters.outstanding.increment();
@@ -165,6 +174,7 @@ impl Core {
         let waiting = connection.outstanding.pop()?;
         self.load.requests -= 1;
         self.load.bytes -= waiting.body_bytes as usize;
+        self.give_back_large(waiting.body_bytes as usize);
         self.counters.outstanding.decrement();
         Some(waiting)
     }
@@ -231,7 +241,7 @@ impl Core {
                     unsent < limits::OUT_BUFFER_BYTES_PAUSE
                         || unsent < limits::OUT_BUFFER_BYTES_MAX && connection.outstanding.has_write()
                 }
-                What::Refusal | What::Answered(_) => true,
+                What::Refusal | What::Throttled | What::Answered(_) => true,
             };
             if !is_ready || connection.is_ending() {
                 if !connection.is_ending() && matches!(head.what, What::Local(..)) {
@@ -247,6 +257,9 @@ impl Core {
                 }
                 What::Answered(outcome) => {
                     self.answer_outcome(connection, waiting.xid, waiting.read_at_ns, outcome);
+                }
+                What::Throttled => {
+                    self.reply_code(connection, waiting.xid, ErrorCode::THROTTLED_OP);
                 }
                 What::Refusal => {
                     let header =
@@ -266,6 +279,21 @@ impl Core {
         connection.outstanding = Default::default();
         connection.finish();
     }
+}
+
+/// Operations that a client may be told to send again (R8): not those on which its session hangs, and not
+/// authentication, which never waits.
+const fn may_be_throttled(op: OpCode) -> bool {
+    !matches!(
+        op,
+        OpCode::Ping
+            | OpCode::CreateSession
+            | OpCode::CloseSession
+            | OpCode::Auth
+            | OpCode::Sasl
+            | OpCode::SetWatches
+            | OpCode::SetWatches2
+    )
 }
 
 /// Operations that a client core answers from its own view and tables.

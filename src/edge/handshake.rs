@@ -128,6 +128,16 @@ impl Core {
             self.counters.connections_rejected.increment();
             return connection.kill();
         }
+        // R7: a client that is turned away tries again, here or on another server.
+        let is_new = request.session == SessionId(0);
+        if !self.shared.admission.admits(is_new, self.now_ms()) {
+            log::debug!(
+                "Closing {}: more sessions at once than connection_throttle_tokens.",
+                connection.peer
+            );
+            self.counters.connections_rejected.increment();
+            return connection.kill();
+        }
         // The answer says whether this server is read-only, and only to a client that knows the field (C3).
         let read_only = request.read_only.map(|_| false);
         let timeout_ms = request

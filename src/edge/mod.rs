@@ -8,6 +8,7 @@
 //! Absent on purpose: locks on the request path, timers per connection, and any knowledge of how an order is reached.
 
 mod accept;
+pub mod admission;
 mod auth;
 pub mod census;
 mod connection;
@@ -30,7 +31,7 @@ pub use census::EdgeShared;
 pub use turn::ClientCore;
 
 use crate::{
-    config::{Whitelist, ZooCfg, limits},
+    config::{Whitelist, ZooCfg, limits, protection::DigestAlgorithm},
     cores::{
         clock::Clock,
         lanes::{BellEnd, LaneReceiver, LaneSender},
@@ -94,17 +95,23 @@ pub struct EdgeOptions {
     pub skip_acl: bool,
     /// Whether scheme `digest` exists (A2).
     pub digest_enabled: bool,
+    /// How its digests are made (A4).
+    pub digest_algorithm: DigestAlgorithm,
     /// `user:digest` of the one who may do everything (A6).
     pub super_digest: Option<String>,
     /// Schemes one of which a client must have proved before anything else; empty for none (A18).
     pub enforced_schemes: Vec<String>,
+    /// `largeRequestThreshold`: requests of more bytes are large (R2).
+    pub large_request_bytes: usize,
+    /// `largeRequestMaxBytes`: bytes of large requests that all client cores hold at once.
+    pub large_requests_bytes_max: usize,
+    /// `throttled_op_wait_time`: a request that was held back for longer is answered -127 (R8), milliseconds.
+    pub throttled_wait_ms: u64,
 }
 
 impl EdgeOptions {
     /// From the configuration.
     pub fn new(cfg: &ZooCfg, client_cores: usize, clock: Clock) -> Self {
-        /// Apache's default of `globalOutstandingLimit`: who has not chosen another one gets ours.
-        const APACHE_OUTSTANDING_DEFAULT: u32 = 1000;
         let ms = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
         Self {
             client_cores,
@@ -117,15 +124,29 @@ impl EdgeOptions {
             connections_per_host_limit: cfg.connections_per_host_limit,
             connections_limit: cfg.connections_limit,
             sessionless_timeout_ms: cfg.sessionless_timeout_ms.into(),
-            outstanding_limit: match cfg.outstanding_limit {
-                APACHE_OUTSTANDING_DEFAULT => limits::OUTSTANDING_PER_CORE,
-                chosen => chosen as usize,
-            },
+            outstanding_limit: outstanding_limit(cfg, client_cores),
             whitelist: cfg.whitelist.clone(),
             skip_acl: cfg.skip_acl,
-            digest_enabled: true,
+            digest_enabled: cfg.protection.digest_enabled,
+            digest_algorithm: cfg.protection.digest_algorithm,
             super_digest: cfg.super_digest.clone(),
-            enforced_schemes: Vec::new(),
+            enforced_schemes: cfg.protection.enforced_schemes.clone(),
+            large_request_bytes: cfg.protection.large_request_bytes.unwrap_or(usize::MAX),
+            large_requests_bytes_max: cfg.protection.large_requests_bytes_max,
+            throttled_wait_ms: cfg.protection.throttled_wait_ms.unwrap_or(u64::MAX),
         }
     }
+}
+
+/// Unanswered requests that one client core holds: its share of `request_throttle_max_requests` (R8), if the operator
+/// set that, and no more than `globalOutstandingLimit` (O40).
+fn outstanding_limit(cfg: &ZooCfg, client_cores: usize) -> usize {
+    /// Apache's default of `globalOutstandingLimit`: who has not chosen another one gets ours.
+    const APACHE_OUTSTANDING_DEFAULT: u32 = 1000;
+    let limit = match cfg.outstanding_limit {
+        APACHE_OUTSTANDING_DEFAULT => limits::OUTSTANDING_PER_CORE,
+        chosen => chosen as usize,
+    };
+    let share = cfg.protection.requests_max.map_or(usize::MAX, |most| most.div_ceil(client_cores));
+    limit.min(share)
 }

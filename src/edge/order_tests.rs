@@ -66,6 +66,7 @@ impl Story {
         let cfg = ZooCfg::standalone(Path::new("/nowhere"), 0, &JavaFlags::default()).unwrap();
         let mut options = EdgeOptions::new(&cfg, 1, Clock::start());
         change(&mut options);
+        let throttle = cfg.protection.connection_throttle.clone();
         let board = Arc::new(Board::new(1, &cfg, 0));
         board.set_serving(true);
         let (to_pipeline, pipeline_end) = lanes::doorbell().unwrap();
@@ -77,7 +78,7 @@ impl Story {
         let core = Core::new(
             0,
             Arc::new(options),
-            Arc::new(EdgeShared::new(board)),
+            Arc::new(EdgeShared::new(board, throttle)),
             counters,
             tree.reader(),
             up,

@@ -33,6 +33,8 @@ pub enum What {
     Ephemerals,
     /// Its turn: an operation that this core answers itself, with its body.
     Local(OpCode, Bytes),
+    /// Its turn, to be told that it was held back for too long and was not done (R8).
+    Throttled,
     /// Its turn, to be refused, whereupon the connection closes (C25).
     Refusal,
     /// Its turn: the answer is here.
@@ -67,7 +69,7 @@ impl What {
             Self::Write(_) => asked == Asked::Write,
             Self::Sync(_) => asked == Asked::Sync,
             Self::Ephemerals => asked == Asked::Ephemerals,
-            Self::Local(..) | Self::Refusal | Self::Answered(_) => false,
+            Self::Local(..) | Self::Throttled | Self::Refusal | Self::Answered(_) => false,
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::{
     },
 };
 use std::collections::VecDeque;
+use zkfast_wire::RequestHeader;
+
+const HEADER_BYTES: usize = RequestHeader::ENCODED_BYTES;
 
 /// The lane to the pipeline, and what did not fit into it.
 #[derive(Debug)]
@@ -94,10 +97,49 @@ impl Core {
                 && self.load.bytes < limits::OUTSTANDING_BYTES_PER_CORE
     }
 
+    /// R2: whether a large request may be taken in beside those that are in the server.
+    pub(super) fn has_room_for_large(&self, bytes: usize) -> bool {
+        // Looked at by its body, as it is counted; the header makes no difference at these sizes.
+        let max = self.options.large_requests_bytes_max;
+        self.shared.take_large(bytes, max) && {
+            self.shared.give_back_large(bytes);
+            true
+        }
+    }
+
+    /// Counts a request that begins to wait, if it is large.
+    pub(super) fn take_large(&mut self, body_bytes: usize) {
+        if body_bytes + HEADER_BYTES > self.options.large_request_bytes {
+            self.shared.take_large(body_bytes, usize::MAX);
+        }
+    }
+
+    /// Counts it out again.
+    pub(super) fn give_back_large(&self, body_bytes: usize) {
+        if body_bytes + HEADER_BYTES > self.options.large_request_bytes {
+            self.shared.give_back_large(body_bytes);
+        }
+    }
+
+    /// R2: closes, as Apache does.
+    pub(super) fn refuse_large(&mut self, connection: &mut Connection, bytes: usize) {
+        self.counters.large_requests_rejected.increment();
+        self.counters.connections_dropped.increment();
+        log::warn!(
+            "Closing {}: a request of {bytes} bytes beside the large ones that are in the server would be more than \
+             largeRequestMaxBytes.",
+            connection.name()
+        );
+        connection.kill();
+    }
+
     /// Remembers that input of `connection` waits.
     pub(super) fn hold(&mut self, connection: &mut Connection) {
         if !connection.is_held {
             connection.is_held = true;
+            if connection.held_since_ns == 0 {
+                connection.held_since_ns = self.now_ns;
+            }
             self.held.push_back(connection.id);
         }
     }
@@ -108,12 +150,16 @@ impl Core {
             let Some(id) = self.held.pop_front() else { return };
             let Some(mut connection) = self.connections.borrow(id) else { continue };
             connection.is_held = false;
+            let held_ms = self.now_ns.saturating_sub(connection.held_since_ns) / 1_000_000;
+            connection.was_held_too_long = held_ms > self.options.throttled_wait_ms;
             // Reads that waited behind a write may have found the out-buffer full: nothing else answers them.
             self.advance(&mut connection);
             if !connection.is_held {
                 self.go_on(&mut connection);
             }
+            connection.was_held_too_long = false;
             if !connection.is_held {
+                connection.held_since_ns = 0;
                 self.rearm.push(id);
             }
             self.put_back(connection);

@@ -16,6 +16,7 @@
 mod commit;
 mod expectation;
 mod member;
+mod reaper;
 mod sessions;
 mod snapshots;
 mod submit;
@@ -34,6 +35,8 @@ use bytes::{Bytes, BytesMut};
 use expectation::{Expectation, LOOK_NS_MAX};
 use member::Member;
 pub use member::MemberOptions;
+pub use reaper::ReapPolicy;
+use reaper::Reaper;
 use sessions::SessionTable;
 pub use snapshots::SnapshotPolicy;
 use snapshots::Snapshots;
@@ -45,7 +48,7 @@ use std::{
     },
     time::Duration,
 };
-use zkfast_tree::Tree;
+use zkfast_tree::{Tree, quota::Exceeded};
 use zkfast_wire::{ErrorCode, ServerId, SessionId, Zxid};
 use zkfast_zab::{Effect, Event, Node};
 
@@ -81,6 +84,8 @@ pub struct PipelineOptions {
     pub flush_warning_ms: u32,
     /// Whether the thread may look for work for a moment before it sleeps: it has a CPU of its own.
     pub looks_out: bool,
+    /// When containers and TTL nodes go.
+    pub reaping: ReapPolicy,
     /// When to take snapshots.
     pub snapshots: SnapshotPolicy,
     /// Where snapshots go.
@@ -163,6 +168,7 @@ pub struct Pipeline {
     log: TxnLog,
     cores: Vec<CorePort>,
     sessions: SessionTable,
+    reaper: Reaper,
     snapshots: Snapshots,
     counters: Arc<PipelineCounters>,
     /// Proposed, not applied, oldest first.
@@ -219,6 +225,8 @@ impl Pipeline {
         sessions.track_all(&tree, clock.now_ms());
         let snapshots =
             Snapshots::new(options.snapshots.clone(), options.dirs.clone(), last, Arc::clone(&counters));
+        let wall_ms = clock::wall_ms();
+        let reaper = Reaper::new(options.reaping, wall_ms);
         let cores = cores
             .into_iter()
             .map(|lanes| CorePort { lanes, overflow: VecDeque::new(), kick: false, awaits_quiet: false })
@@ -233,6 +241,7 @@ impl Pipeline {
             log,
             cores,
             sessions,
+            reaper,
             snapshots,
             counters,
             pending: VecDeque::new(),
@@ -244,7 +253,7 @@ impl Pipeline {
             group: Vec::new(),
             scratch: Vec::new(),
             arena: BytesMut::new(),
-            wall_ms: clock::wall_ms(),
+            wall_ms,
             now_ms: clock.now_ms(),
             first_core: 0,
             next_tick_ms,
@@ -340,6 +349,7 @@ impl Pipeline {
         busy |= self.push_overflow();
         if take_submissions && !self.is_backed_up() {
             busy |= self.expire_sessions();
+            busy |= self.reap();
             busy |= self.drain_submissions();
         }
         self.append_rest();
@@ -513,6 +523,7 @@ impl Pipeline {
         self.look_for_expired();
         self.is_short_of_space();
         self.publish();
+        self.tell_of_quota();
         // Client cores that nothing concerned learn of the latest view now: it frees old versions.
         for core in &mut self.cores {
             core.lanes.deliveries.ring();
@@ -537,6 +548,15 @@ impl Pipeline {
             }
         }
         is_low
+    }
+
+    /// T42: the last limit that was exceeded, at most one line a tick.
+    fn tell_of_quota(&mut self) {
+        if let Some(exceeded) = self.tree.take_quota_exceeded() {
+            let Exceeded { path, what, wanted, limit, is_hard } = exceeded;
+            let kind = if is_hard { "hard" } else { "soft" };
+            log::warn!("Quota exceeded: {path} [current {what}={wanted}, {kind} limit={limit}]");
+        }
     }
 
     /// Shows the numbers of the tree to whoever asks.

@@ -136,8 +136,10 @@ pub struct CoreCounters {
     pub connections_dropped: Counter,
     /// Connections closed because no session was asked for in time.
     pub sessionless_expired: Counter,
-    /// Requests above `jute.maxbuffer`.
+    /// Requests above `jute.maxbuffer`, and large ones above `largeRequestMaxBytes`.
     pub large_requests_rejected: Counter,
+    /// Requests answered -127 because they were held back for too long (R8).
+    pub throttled: Counter,
     /// Handshakes that were not ZooKeeper's.
     pub unsuccessful_handshakes: Counter,
     /// Authentications that failed.

@@ -62,9 +62,7 @@ pub fn lines(picture: &Picture) -> Vec<(String, Value)> {
         }
     }
     // Counters of things that cannot happen here.
-    for name in ["stale_requests", "throttled_ops"] {
-        lines.integer(name, 0);
-    }
+    lines.integer("stale_requests", 0);
     let totals = &picture.totals;
     for (name, count) in totals.counters().filter(|(name, _)| name.ends_with("_watch_count")) {
         lines.integer(&format!("cnt_{name}"), count as i64);

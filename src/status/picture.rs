@@ -226,7 +226,7 @@ pub struct Totals {
 
 impl Totals {
     /// The plain counters by their names in `mntr`.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 24] = [
         "packets_received",
         "packets_sent",
         "bytes_received_count",
@@ -238,6 +238,7 @@ impl Totals {
         "connection_drop_count",
         "sessionless_connections_expired",
         "large_requests_rejected",
+        "throttled_ops",
         "unsuccessful_handshake",
         "auth_failed_count",
         "node_created_watch_count",
@@ -274,6 +275,7 @@ impl Totals {
                 &core.connections_dropped,
                 &core.sessionless_expired,
                 &core.large_requests_rejected,
+                &core.throttled,
                 &core.unsuccessful_handshakes,
                 &core.auth_failed,
                 &fired.created,

@@ -38,6 +38,8 @@ pub(crate) fn entries(acl: &NodeAcl) -> &[Acl<'static>] {
 /// Which schemes this server accepts in ACLs, beyond `world`, `auth`, `digest` and `ip`.
 #[derive(Clone, Debug, Default)]
 pub struct AclRules {
+    /// `DigestAuthenticationProvider.enabled=false`: there is no scheme `digest` (A2).
+    pub without_digest: bool,
     /// Schemes of further providers (`sasl`, `x509` ...), whose ids are accepted if not empty (A2).
     pub extra_schemes: Vec<String>,
 }
@@ -46,7 +48,7 @@ impl AclRules {
     /// Whether an id may stand in an ACL (the provider's `isValid`).
     fn is_valid(&self, id: &Id<'_>) -> bool {
         match &*id.scheme {
-            "digest" => digest_id_is_valid(&id.id),
+            "digest" => !self.without_digest && digest_id_is_valid(&id.id),
             "ip" => IpRange::parse(&id.id).is_some(),
             // IpAuthenticationProvider and Digest are built in; the `super` scheme exists only as an identity (A6).
             scheme => self.extra_schemes.iter().any(|extra| extra == scheme) && !id.id.is_empty(),
@@ -291,7 +293,7 @@ mod tests {
     /// A13: a fix-up that lets a list through which Java refuses makes a tree that Java cannot have.
     #[test]
     fn fix_up_follows_a13() {
-        let rules = AclRules { extra_schemes: vec!["sasl".into()] };
+        let rules = AclRules { extra_schemes: vec!["sasl".into()], ..AclRules::default() };
         let me = [Id::new("ip", "10.0.0.1"), Id::new("digest", "u:h"), Id::new("sasl", "bob")];
         let check = |wanted: &[Acl<'static>], expected: Result<Vec<Acl<'static>>, ErrorCode>| {
             assert_eq!(fix_up(&rules, Some(wanted), &me), expected, "{wanted:?}");

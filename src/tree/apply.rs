@@ -10,6 +10,7 @@ use crate::{
     acl::{self, NodeAcl},
     owned::Owner,
     path,
+    quota::Difference,
     znodes::{Children, Newborn, NodeRef},
 };
 use bytes::Bytes;
@@ -164,6 +165,7 @@ impl Tree {
         self.last_applied = zxid;
         self.last_prepared = self.last_prepared.max(zxid);
         self.overlay.applied(zxid);
+        self.quotas.applied(zxid);
         self.digests.check(zxid, digest);
         if self.last_prepared == zxid {
             self.digests.meet();
@@ -278,7 +280,9 @@ impl Tree {
         };
         let acl = list_to_check(&node);
         self.owned.insert(owner, &create.path);
-        self.data_bytes += (create.path.len() + create.data.map_or(0, <[u8]>::len)) as u64;
+        let bytes = create.data.map_or(0, <[u8]>::len);
+        self.data_bytes += (create.path.len() + bytes) as u64;
+        self.quota_created(context.zxid, &create.path, bytes);
         let path = context.path(&create.path);
         changes.push(Change { path: path.clone(), kind: ChangeKind::Created, acl, parent_acl });
         Ok((path, stat))
@@ -351,7 +355,7 @@ impl Tree {
         let (acl, parent_acl, owner, bytes, children) = {
             let node = node.node();
             let parent = node.parent()?;
-            let bytes = (path.len() + node.data_bytes()) as u64;
+            let bytes = node.data_bytes();
             let now = parent.children_state();
             // T13, T14.
             let children = Children { pzxid: now.pzxid.max(zxid), ..now };
@@ -361,7 +365,8 @@ impl Tree {
         };
         node.delete(zxid, children);
         self.owned.remove(owner, path);
-        self.data_bytes -= bytes;
+        self.data_bytes -= (path.len() + bytes) as u64;
+        self.quota_deleted(zxid, path, bytes);
         Some((acl, parent_acl))
     }
 
@@ -396,7 +401,7 @@ impl Tree {
     ) -> Result<Stat, ErrorCode> {
         let key = self.znodes.key(&set.path);
         let mut node = self.znodes.node_mut(key).ok_or(ErrorCode::NO_NODE)?;
-        let bytes_before = node.node().data_bytes() as u64;
+        let bytes_before = node.node().data_bytes();
         node.set_data(context.zxid, context.time_ms, set.version, set.data);
         let after = node.node();
         let (stat, acl) = (after.stat(), list_to_check(&after));
@@ -405,7 +410,10 @@ impl Tree {
             self.digests.apply(after.crc(), crc);
             after.set_crc(crc);
         }
-        self.data_bytes = self.data_bytes - bytes_before + after.data_bytes() as u64;
+        let bytes = after.data_bytes();
+        self.data_bytes = self.data_bytes - bytes_before as u64 + bytes as u64;
+        let difference = Difference { count: 0, bytes: bytes as i64 - bytes_before as i64 };
+        self.quota_changed(context.zxid, &set.path, difference);
         let path = context.path(&set.path);
         changes.push(Change { path, kind: ChangeKind::DataChanged, acl, parent_acl: None });
         Ok(stat)

@@ -338,5 +338,6 @@ pub fn load(config: TreeConfig, bytes: &[u8]) -> Result<(Tree, usize), ImageErro
         return Err(ImageError::Misplaced { path: path::ROOT.to_owned(), offset: decoder.offset() });
     }
     tree.add_system_nodes();
+    tree.load_quotas();
     Ok((tree, decoder.offset()))
 }

@@ -10,7 +10,7 @@
 //!
 //! Rooms: `path` names; `acl` lists and checks; `session` ids, passwords, deadlines; `owned` who takes nodes away;
 //! `overlay` what is prepared; `prepare`, `apply`, `read`; `watch` which core to wake; `image` snapshots; `digest`;
-//! `znodes` the version store, the only room with `unsafe`.
+//! `quota` what subtrees hold; `znodes` the version store, the only room with `unsafe`.
 #![deny(unsafe_code)]
 
 pub mod acl;
@@ -21,6 +21,7 @@ mod overlay;
 pub mod owned;
 pub mod path;
 pub mod prepare;
+pub mod quota;
 pub mod read;
 pub mod session;
 mod watch;
@@ -39,6 +40,7 @@ use acl::{AclRules, AclTable};
 use digest::Digests;
 use overlay::Overlay;
 use owned::{Owned, Owner};
+use quota::Quotas;
 use std::sync::Arc;
 use watch::{Interest, InterestBooks};
 use zkfast_wire::{SessionId, StatPersisted, Zxid};
@@ -57,6 +59,11 @@ pub struct TreeConfig {
     pub reconfig_enabled: bool,
     /// `digest.enabled`: transactions carry the tree's digest, and those that come are compared (P34).
     pub has_digests: bool,
+    /// `enforceQuota`: hard limits refuse (T42); without it they are only counted against.
+    pub enforces_quotas: bool,
+    /// Bytes of the longest transaction to be made; 0 for any. Who reads the log refuses longer ones: with Apache's
+    /// defaults above 2 MiB (J6).
+    pub record_bytes_max: usize,
     /// Which ACL schemes exist.
     pub acl_rules: AclRules,
 }
@@ -71,6 +78,7 @@ pub struct Tree {
     overlay: Overlay,
     interest: Arc<Interest>,
     digests: Digests,
+    quotas: Quotas,
     last_applied: Zxid,
     last_prepared: Zxid,
     /// Sum of the lengths of all paths and data (`approximate_data_size`).
@@ -107,6 +115,7 @@ impl Tree {
         Self {
             config,
             digests,
+            quotas: Quotas::default(),
             znodes: Znodes::new(seed),
             acls: AclTable::new(seed),
             owned: Owned::default(),
@@ -248,23 +257,41 @@ impl Tree {
         cores
     }
 
-    /// Containers and TTL nodes that may go now (T21, T22), at most `max`, after `after` in path order (empty: from the
-    /// start). The caller posts a deleteContainer for each. `never_used_ms` of 0 spares containers that never had a
-    /// child.
-    pub fn reapable(&self, now_ms: i64, never_used_ms: i64, after: &str, max: usize) -> Vec<String> {
-        let is_due = |path: &&str| {
-            let Some(node) = self.node(path) else { return false };
-            let idle_ms = now_ms.saturating_sub(node.persisted().mtime_ms);
-            node.num_children() == 0
-                && match node.owner() {
-                    Owner::Container => {
-                        node.persisted().cversion > 0 || (never_used_ms > 0 && idle_ms > never_used_ms)
-                    }
-                    Owner::Ttl(ttl_ms) => ttl_ms > 0 && idle_ms > ttl_ms,
-                    Owner::Nobody | Owner::Session(_) => false,
-                }
-        };
-        self.owned.reapable_from(after).filter(is_due).take(max).map(str::to_owned).collect()
+    /// Looks at up to `look_max` containers and TTL nodes behind `after` in path order (empty: from the start) and
+    /// returns those that may go now (T21, T22), with the path to go on after: `None` when all have been looked at. The
+    /// caller posts a deleteContainer for each. Each look costs a look-up, so a round over many is made in parts.
+    pub fn reapable(
+        &self,
+        now_ms: i64,
+        never_used_ms: i64,
+        after: &str,
+        look_max: usize,
+    ) -> (Vec<String>, Option<String>) {
+        let mut due = Vec::new();
+        let mut last = None;
+        for path in self.owned.reapable_from(after).take(look_max) {
+            if self.is_reapable(path, now_ms, never_used_ms) {
+                due.push(path.to_owned());
+            }
+            last = Some(path);
+        }
+        let rest = last.filter(|last| self.owned.reapable_from(last).next().is_some());
+        (due, rest.map(str::to_owned))
+    }
+
+    /// Whether the node is a container or a TTL node that may go now: it has no children, and a container had one
+    /// before, or was not touched for longer than `never_used_ms` (0 spares those that never had a child); a TTL node
+    /// was not set for longer than its time. Time is the wall clock in milliseconds (R16).
+    pub fn is_reapable(&self, path: &str, now_ms: i64, never_used_ms: i64) -> bool {
+        let Some(node) = self.node(path) else { return false };
+        let stat = node.persisted();
+        let idle_ms = now_ms.saturating_sub(stat.mtime_ms);
+        node.num_children() == 0
+            && match node.owner() {
+                Owner::Container => stat.cversion > 0 || (never_used_ms > 0 && idle_ms > never_used_ms),
+                Owner::Ttl(ttl_ms) => ttl_ms > 0 && idle_ms > ttl_ms,
+                Owner::Nobody | Owner::Session(_) => false,
+            }
     }
 
     /// Number of containers and TTL nodes.

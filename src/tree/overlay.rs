@@ -23,6 +23,8 @@ pub(crate) struct Pending {
     /// Its ephemeral owner is that of `owner`.
     pub(crate) stat: StatPersisted,
     pub(crate) children: i32,
+    /// Length of the data.
+    pub(crate) data_bytes: usize,
     pub(crate) owner: Owner,
     /// What the node counts in the digest.
     pub(crate) crc: u32,
@@ -37,6 +39,7 @@ impl Pending {
             exists: true,
             stat: node.persisted(),
             children: node.child_count(),
+            data_bytes: node.data_bytes(),
             owner: node.owner(),
             crc: node.crc(),
             acl: None,

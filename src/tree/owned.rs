@@ -126,9 +126,14 @@ impl Owned {
     pub(crate) fn reapable_from<'a>(&'a self, after: &'a str) -> impl Iterator<Item = &'a str> {
         use std::ops::Bound::{Excluded, Unbounded};
         let range = (Excluded(after), Unbounded);
-        let containers = self.containers.range::<str, _>(range);
-        let ttls = self.ttls.range::<str, _>(range);
-        containers.chain(ttls).map(|path| &**path)
+        let mut containers = self.containers.range::<str, _>(range).peekable();
+        let mut ttls = self.ttls.range::<str, _>(range).peekable();
+        std::iter::from_fn(move || match (containers.peek(), ttls.peek()) {
+            (Some(container), Some(ttl)) if ttl < container => ttls.next(),
+            (Some(_), _) => containers.next(),
+            (None, _) => ttls.next(),
+        })
+        .map(|path| &**path)
     }
 
     /// Number of containers and TTL nodes.

@@ -11,6 +11,7 @@ use crate::{
     overlay::{Overlay, Pending},
     owned::{Owner, TTL_MS_MAX},
     path,
+    quota::Difference,
     znodes::{Key, NodeRef, Znodes},
 };
 use bytes::BufMut;
@@ -205,6 +206,7 @@ impl Tree {
     pub fn discard_pending(&mut self) {
         self.overlay.clear();
         self.digests.meet();
+        self.quotas.clear_prepared();
         self.last_prepared = self.last_applied;
     }
 
@@ -283,6 +285,12 @@ impl Tree {
                     },
                 };
                 match outcome {
+                    // J6: only lists of ACLs can have grown so much.
+                    Ok(()) if self.is_too_long(out.len()) => {
+                        failed = true;
+                        out.truncate(start);
+                        put_error_part(ErrorCode::INVALID_ACL, out);
+                    }
                     Ok(()) => {
                         let bytes = i32::try_from(out.len() - start - 8).expect("bounded by jute.maxbuffer");
                         out[start + 4..start + 8].copy_from_slice(&bytes.to_be_bytes());
@@ -300,6 +308,7 @@ impl Tree {
         if failed {
             self.overlay.roll_back(ask.zxid);
             self.digests.roll_back(digest_before);
+            self.quotas.roll_back(ask.zxid);
         } else {
             self.overlay.keep();
         }
@@ -340,7 +349,11 @@ impl Tree {
         if mode.sequential {
             path::push_sequence(&mut final_path, parent_after.stat.cversion);
         }
-        let outcome = self.check_create_target(&final_path, parent_owner);
+        let data_bytes = create.data.map_or(0, <[u8]>::len);
+        let difference = Difference { count: 1, bytes: data_bytes as i64 };
+        let outcome = self
+            .check_create_target(&final_path, parent_owner)
+            .and_then(|()| self.check_quota(&final_path, difference));
         if outcome.is_ok() {
             let parent_before = parent_after.stat;
             parent_after.stat.cversion = parent_before.cversion.wrapping_add(1);
@@ -375,8 +388,9 @@ impl Tree {
             };
             let crc = self.digests.crc(&final_path, create.data, &stat);
             self.digests.prepare(0, crc);
-            let node =
-                Pending { exists: true, stat, children: 0, owner, crc, acl: Some(self.acls.intern(&fixed)) };
+            let acl = Some(self.acls.intern(&fixed));
+            let node = Pending { exists: true, stat, children: 0, data_bytes, owner, crc, acl };
+            self.prepare_quota(ask.zxid, &final_path, difference);
             self.put_stat(parent_key, ask.zxid, parent_before, parent_after);
             let key = self.znodes.key(&final_path);
             self.overlay.put(key, ask.zxid, node);
@@ -446,6 +460,8 @@ impl Tree {
         self.put_stat(parent_key, zxid, before, parent);
         let (key, node) = node;
         self.digests.prepare(node.crc, 0);
+        let difference = Difference { count: -1, bytes: -(node.data_bytes as i64) };
+        self.prepare_quota(zxid, key.path, difference);
         self.overlay.put(key, zxid, Pending { exists: false, acl: None, ..node });
     }
 
@@ -469,8 +485,14 @@ impl Tree {
         let key = znodes.key(&set.path);
         let node = look(znodes, overlay, key).ok_or_else(|| missing(&set.path))?;
         self.require_permission(&node, Perms::WRITE, ask.identities)?;
-        let version = next_version(node.version(), set.version)?;
         let mut pending = node.pending();
+        let data_bytes = set.data.map_or(0, <[u8]>::len);
+        let difference = Difference { count: 0, bytes: data_bytes as i64 - pending.data_bytes as i64 };
+        // T30: the quota before the version.
+        self.check_quota(&set.path, difference)?;
+        let version = next_version(pending.stat.version, set.version)?;
+        self.prepare_quota(ask.zxid, &set.path, difference);
+        pending.data_bytes = data_bytes;
         (pending.stat.version, pending.stat.mzxid, pending.stat.mtime_ms) = (version, ask.zxid, ask.time_ms);
         let crc = self.digests.crc(&set.path, set.data, &pending.stat);
         self.digests.prepare(pending.crc, crc);
@@ -543,9 +565,19 @@ impl Tree {
         paths.extend(self.overlay.ephemerals_of(ask.session).into_iter().map(str::to_owned));
         paths.sort_unstable();
         paths.dedup();
-        jute::put_count(out, paths.len());
-        for path in &paths {
+        // J6: what does not fit into a readable record is left out; whoever applies it removes what the session still
+        // owns behind the listed ones (P18).
+        let mut bytes = 0;
+        let listed = paths.iter().take_while(|path| {
+            bytes += path.len() + 4;
+            !self.is_too_long(2 * bytes)
+        });
+        let listed = listed.count();
+        jute::put_count(out, listed);
+        for path in &paths[..listed] {
             jute::put_text(out, path);
+        }
+        for path in &paths {
             let Self { znodes, overlay, .. } = &*self;
             let (key, parent_key) = (znodes.key(path), znodes.key(path::parent(path).unwrap_or(path::ROOT)));
             let node = look(znodes, overlay, key).map(|node| node.pending());
@@ -579,8 +611,21 @@ impl Tree {
     ) -> Result<Cow<'a, [Acl<'a>]>, ErrorCode> {
         match wanted {
             Some([only]) if *only == Acl::OPEN => Ok(Cow::Borrowed(wanted.unwrap_or_default())),
-            _ => acl::fix_up(&self.config.acl_rules, wanted, identities).map(Cow::Owned),
+            _ => {
+                let fixed = acl::fix_up(&self.config.acl_rules, wanted, identities)?;
+                // J6: each `auth` became as many entries as the client has identities.
+                let bytes_of = |acl: &Acl<'_>| 12 + acl.id.scheme.len() + acl.id.id.len();
+                require(
+                    !self.is_too_long(2 * fixed.iter().map(bytes_of).sum::<usize>()),
+                    ErrorCode::INVALID_ACL,
+                )?;
+                Ok(Cow::Owned(fixed))
+            }
         }
+    }
+
+    fn is_too_long(&self, bytes: usize) -> bool {
+        self.config.record_bytes_max > 0 && bytes > self.config.record_bytes_max
     }
 }
 

@@ -65,11 +65,8 @@ fn expect_tree(tree: &Tree, name: &str) {
         let node = tree.node(path).unwrap_or_else(|| panic!("{path} is missing"));
         let number = |field: &str| expected[field].as_i64().unwrap();
         let stat = node.stat();
-        // Rebuilt from counters by the server that shows it (T40), not by whoever opens its files.
-        let is_counted = path.ends_with("/zookeeper_stats");
-        if !is_counted {
-            assert_eq!(node.data().map(base64).as_deref(), expected["data"].as_str(), "data of {path}");
-        }
+        // The statistics of quotas among them: whoever loads the files counts (T40, T41).
+        assert_eq!(node.data().map(base64).as_deref(), expected["data"].as_str(), "data of {path}");
         let acl: Vec<_> =
             node.acl().iter().map(|acl| serde_json::json!([acl.perms.0, acl.id.scheme, acl.id.id])).collect();
         assert_eq!(serde_json::Value::from(acl), expected["acl"], "acl of {path}");
@@ -86,9 +83,7 @@ fn expect_tree(tree: &Tree, name: &str) {
             ("dataLength", stat.data_length.into()),
             ("numChildren", stat.num_children.into()),
         ] {
-            if !(is_counted && field == "dataLength") {
-                assert_eq!(found, number(field), "{field} of {path}");
-            }
+            assert_eq!(found, number(field), "{field} of {path}");
         }
         if number("ephemeralOwner") != 0 {
             let owner = SessionId(number("ephemeralOwner"));

@@ -235,6 +235,7 @@ impl Pipeline {
         busy |= self.take_image();
         if !self.is_backed_up() {
             busy |= self.expire_sessions();
+            busy |= self.reap();
             busy |= self.submit_forwarded();
             if takes_submissions {
                 busy |= self.drain_submissions();

@@ -197,13 +197,20 @@ fn containers_and_ttl_nodes_become_due() {
     server.create_with(OpCode::CreateContainer, "/c-new", 4, None, vec![Acl::OPEN]);
     server.create_with(OpCode::CreateTtl, "/t", 5, Some(500), vec![Acl::OPEN]);
     let born_ms = 1_000 * server.zxid;
-    let due = |server: &Server, now_ms, never_used_ms| server.tree.reapable(now_ms, never_used_ms, "", 10);
+    let due = |server: &Server, now_ms, never_used_ms| {
+        let (due, rest) = server.tree.reapable(now_ms, never_used_ms, "", 10);
+        assert_eq!(rest, None, "three candidates are looked at in one go");
+        due
+    };
     assert!(due(&server, born_ms + 500, 0).is_empty());
     assert_eq!(due(&server, born_ms + 501, 0), ["/t"]);
     server.delete("/c-used/child");
     assert_eq!(due(&server, born_ms, 0), ["/c-used"]);
     assert_eq!(due(&server, born_ms + 10_000, 5_000), ["/c-new", "/c-used", "/t"]);
-    assert_eq!(server.tree.reapable(born_ms + 10_000, 5_000, "/c-new", 1), ["/c-used"]);
+    let (part, rest) = server.tree.reapable(born_ms + 10_000, 5_000, "/c-new", 1);
+    assert_eq!((part, rest.as_deref()), (vec!["/c-used".to_owned()], Some("/c-used")));
+    let (part, rest) = server.tree.reapable(born_ms + 10_000, 5_000, "/c-used", 1);
+    assert_eq!((part, rest), (vec!["/t".to_owned()], None));
     let reap = |server: &mut Server, path: &'static str| {
         server.run(OpCode::DeleteContainer, Request::DeleteContainer(path.as_bytes()))
     };
@@ -430,4 +437,25 @@ fn every_128th_digest_is_remembered() {
     }
     let zxids: Vec<i64> = server.tree.digest_log().map(|logged| logged.zxid.0).collect();
     assert_eq!(zxids, [128, 256]);
+}
+
+/// J6: a short request must not become a transaction that nobody can read back.
+#[test]
+fn no_record_is_longer_than_a_reader_takes() {
+    let config = TreeConfig { record_bytes_max: 4_000, ..TreeConfig::default() };
+    let mut server = Server { tree: Tree::new(config), zxid: 0 };
+    server.run(OpCode::CreateSession, Request::CreateSession(1_000));
+    // 200 entries of 16 bytes, each to become one with the client's identity.
+    let lists = |count: i32| (1..=count).map(|perms| Acl { perms: Perms(perms), id: Id::new("auth", "") });
+    let refused = server.create_with(OpCode::Create, "/a", 0, None, lists(200).collect());
+    assert_eq!(refused.answer, Answer::Error(ErrorCode::INVALID_ACL));
+    let taken = server.create_with(OpCode::Create, "/a", 0, None, lists(20).collect());
+    assert_eq!(created(&taken), "/a");
+    for child in 0..100 {
+        server.create(&format!("/ephemeral-with-a-long-name-{child}"), 1);
+    }
+    let record = server.record(OpCode::CloseSession, &Request::CloseSession);
+    assert!(record.len() <= 4_000, "{}", record.len());
+    server.tree.apply(&record).unwrap();
+    assert_eq!(server.tree.ephemerals_count(), 0, "those that are not listed go too (P18)");
 }

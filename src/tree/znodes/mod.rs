@@ -296,6 +296,14 @@ impl<'a> NodeMut<'a> {
         self.push_version(Version::allocate(zxid.0, acl, Some(changed), data));
     }
 
+    /// Replaces the data and nothing else of the stat, from `zxid` on: what the server itself writes.
+    pub(crate) fn rewrite_data(&mut self, zxid: Zxid, data: &[u8]) {
+        let head = self.slot().head();
+        // SAFETY: the head of a chain is valid.
+        let (acl, changed) = unsafe { (Version::node_acl(head), Version::changed(head)) };
+        self.push_version(Version::allocate(zxid.0, acl, changed, Some(data)));
+    }
+
     /// Replaces the ACL, from `zxid` on.
     pub(crate) fn set_acl(&mut self, zxid: Zxid, aversion: i32, acl: NodeAcl) {
         let slot = self.slot();

@@ -1,0 +1,147 @@
+//! What keeps clients out or holds them back: enforced authentication, digest algorithms, limits of requests and
+//! connections (rows A2, A4, A6, A13, A18, A21, R2, R4, R7, R8).
+
+#[path = "../peers/mod.rs"]
+mod peers;
+
+use peers::{Client, DEADLINE, Handshake, Incoming, Kind, Refusal, Server, Settings, client};
+use std::time::{Duration, Instant};
+use zkfast_wire::{Acl, Id, OpCode, Perms};
+
+const NO_AUTH: i32 = -102;
+const INVALID_ACL: i32 = -114;
+const AUTH_FAILED: i32 = -115;
+const REQUIRE_AUTH: i32 = -124;
+
+fn server(home: &tempfile::TempDir, lines: &[&str]) -> Server {
+    let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+    Server::start(Kind::under_test(), home.path(), &Settings { lines, ..Settings::default() })
+}
+
+/// Sends one request and returns the code of its reply, and whether the connection then ends.
+fn ask(client: &mut Client, op: OpCode, body: &[u8]) -> (i32, bool) {
+    let xid = client.submit(op, body);
+    client.flush().expect("it is sent");
+    let Some(Incoming::Reply { xid: answered, err, .. }) = client.next() else { panic!("no reply") };
+    assert_eq!(answered, xid);
+    if err == 0 {
+        return (0, false);
+    }
+    client.patience(Duration::from_millis(300));
+    (err, matches!(client.try_next(), Ok(None)))
+}
+
+/// A18: Danger: an operator closed the server, and it is open.
+#[test]
+fn nobody_asks_before_authentication_where_it_is_enforced() {
+    let home = peers::directory();
+    let server = server(&home, &["enforce.auth.enabled=true", "enforce.auth.schemes=digest"]);
+    let mut stranger = server.client(10_000);
+    assert_eq!(ask(&mut stranger, OpCode::Exists, &client::path_watch("/", false)), (REQUIRE_AUTH, true));
+    let mut stranger = server.client(10_000);
+    let body = client::create("/a", Some(b""), &[Acl::OPEN], 0);
+    assert_eq!(ask(&mut stranger, OpCode::Create, &body), (REQUIRE_AUTH, true));
+    let mut known = server.client(10_000);
+    assert_eq!(known.auth("digest", b"ann:secret"), 0);
+    assert_eq!(ask(&mut known, OpCode::Create, &body), (0, false));
+    // The word of an operator needs none.
+    assert_eq!(server.four_letter("ruok").as_deref(), Some("imok"));
+}
+
+/// A2, A13, A19: a scheme that is switched off neither authenticates nor stands in an ACL.
+#[test]
+fn digest_can_be_switched_off() {
+    let home = peers::directory();
+    let server = server(&home, &["DigestAuthenticationProvider.enabled=false"]);
+    let mut client = server.client(10_000);
+    let list = [Acl { perms: Perms::ALL, id: Id::new("digest", "ann:h") }];
+    let body = client::create("/a", Some(b""), &list, 0);
+    assert_eq!(ask(&mut client, OpCode::Create, &body).0, INVALID_ACL);
+    let mut client = server.client(10_000);
+    assert_eq!(client.auth("digest", b"ann:secret"), AUTH_FAILED);
+}
+
+/// A4, A6: the digests are those of the chosen algorithm, the super user's included.
+#[test]
+fn digests_are_made_as_the_operator_says() {
+    let home = peers::directory();
+    // `printf super:test | openssl dgst -sha256 -binary | base64`
+    let server = server(
+        &home,
+        &[
+            "DigestAuthenticationProvider.digestAlg=SHA-256",
+            "DigestAuthenticationProvider.superDigest=super:wjySwxg860UATFtciuZ1lpzrCHrPeov6SPu/ZD56uig=",
+        ],
+    );
+    // `printf ann:secret | openssl dgst -sha256 -binary | base64`
+    let own = [Acl {
+        perms: Perms::ALL,
+        id: Id::new("digest", "ann:gW+b8HZum3TwTstGfpl32bPArFr4tjcyRtV13gDSyK0="),
+    }];
+    let mut ann = server.client(10_000);
+    ann.call(OpCode::Create, &client::create("/a", Some(b"x"), &own, 0)).expect("create");
+    assert_eq!(ann.get("/a", false).map(|_| ()), Err(NO_AUTH));
+    assert_eq!(ann.auth("digest", b"ann:secret"), 0);
+    assert!(ann.get("/a", false).is_ok());
+    let mut root = server.client(10_000);
+    assert_eq!(root.auth("digest", b"super:test"), 0);
+    assert!(root.get("/a", false).is_ok());
+}
+
+/// A21: a client with SASL configured goes on with a server that has none.
+#[test]
+fn a_sasl_token_is_answered_by_none() {
+    let home = peers::directory();
+    let server = server(&home, &[]);
+    let mut client = server.client(10_000);
+    let body = client.call(OpCode::Sasl, b"\0\0\0\x02hi").expect("no error");
+    assert_eq!(body, (-1_i32).to_be_bytes());
+    assert!(client.exists("/", false).is_ok());
+}
+
+/// R2: Danger: a few clients with packets of a megabyte fill the memory.
+#[test]
+fn large_requests_are_bounded_together() {
+    let home = peers::directory();
+    let server = server(&home, &["largeRequestThreshold=1000", "largeRequestMaxBytes=5000"]);
+    let mut small = server.client(10_000);
+    small.create("/a", &[0; 900], 0).expect("not large");
+    small.set("/a", &[1; 4_000], -1).expect("large, and there is room");
+    small.set("/a", &[1; 4_000], -1).expect("what was answered is counted out");
+    let mut large = server.client(10_000);
+    large.submit(OpCode::SetData, &client::set("/a", Some(&[2; 6_000]), -1));
+    large.flush().expect("it is sent");
+    assert!(large.next().is_none(), "closed without a reply");
+    assert!(small.exists("/a", false).is_ok());
+    assert_eq!(server.monitor("zk_large_requests_rejected").as_deref(), Some("1"));
+}
+
+/// R7: Danger: ten thousand clients that come back at once bury the server under their sessions.
+#[test]
+fn sessions_are_let_in_at_the_rate_of_the_throttle() {
+    let home = peers::directory();
+    let lines = ["connection_throttle_tokens=3", "connection_throttle_fill_time=3600000"];
+    let server = server(&home, &lines);
+    let connect = || Client::handshake(server.address, &Handshake::new(10_000));
+    let held: Vec<_> = (0..3).map(|_| connect().expect("a session")).collect();
+    assert_eq!(connect().err(), Some(Refusal::Closed));
+    assert_eq!(server.monitor("zk_connection_rejected").as_deref(), Some("1"));
+    drop(held);
+}
+
+/// R4: `maxCnxns` holds for all addresses together.
+#[test]
+fn connections_are_bounded_together() {
+    let home = peers::directory();
+    let server = server(&home, &["maxCnxns=2"]);
+    let first = server.client(10_000);
+    let _second = server.client(10_000);
+    let connect = || Client::handshake(server.address, &Handshake::new(10_000));
+    assert_eq!(connect().err(), Some(Refusal::Closed));
+    first.close();
+    // The place is free when the server has closed its side, which nobody announces.
+    let begun = Instant::now();
+    while connect().is_err() {
+        assert!(begun.elapsed() < DEADLINE, "the place of a closed connection stays taken");
+    }
+}
