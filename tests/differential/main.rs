@@ -84,7 +84,7 @@ fn streams_of_operations_are_answered_as_apache_answers_them() {
         let how = if row.avoided { "avoided" } else { "excused" };
         println!("{how} {:16} {}: {}", row.id, row.ticket, row.what);
     }
-    assert!(tally.events as u64 >= streams * 20, "hardly any event: the streams do not test watches");
+    assert!(tally.events as u64 >= streams * 5, "hardly any event: the streams do not test watches");
     assert!(tally.errors * 20 > tally.operations, "hardly any refusal");
 }
 
