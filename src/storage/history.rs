@@ -15,7 +15,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::Path,
 };
 use zkfast_wire::Zxid;
 
@@ -179,7 +179,7 @@ pub fn before(dirs: &DataDirs, newest: Zxid, bytes_max: u64) -> io::Result<Optio
     Ok(None)
 }
 
-fn is_valid(path: &PathBuf) -> bool {
+fn is_valid(path: &Path) -> bool {
     SnapshotFile::open(path).is_ok()
 }
 
