@@ -188,7 +188,17 @@ impl Leading {
                 self.ack_epoch(member, link, last, current_epoch, now_ms, effects);
             }
             (Stage::AwaitAck { committed }, Packet::Ack { zxid }) if zxid == Zxid::new(self.epoch, 0) => {
-                self.new_leader_acked(member, link, committed, now_ms, effects);
+                return self.new_leader_acked(member, link, committed, now_ms, effects);
+            }
+            // Apache's followers log what came before NEWLEADER in a thread of their own and acknowledge each record of
+            // it, before or after NEWLEADER (ZOOKEEPER-4685). What earlier reigns left is counted with NEWLEADER alone;
+            // a proposal of this reign may be acknowledged only this once, so it is kept until NEWLEADER is.
+            (Stage::AwaitAck { .. } | Stage::Synced | Stage::Active, Packet::Ack { zxid })
+                if zxid.epoch() < self.epoch => {}
+            (Stage::AwaitAck { .. }, Packet::Ack { zxid })
+                if zxid.epoch() == self.epoch && zxid <= member.tail.appended() =>
+            {
+                progress.acked = progress.acked.max(zxid);
             }
             // The learner's answer to UPTODATE says nothing new.
             (Stage::Active, Packet::Ack { zxid }) if zxid.counter() == 0 => {}
@@ -202,8 +212,7 @@ impl Leading {
             (Stage::Active, Packet::RevalidateAsk { session, timeout_ms }) => {
                 effects.push(Effect::RevalidateAsked { link, session, timeout_ms });
             }
-            // Whatever else a learner says here, it is not where this server believes it to be. An ACK of a proposal
-            // before that of NEWLEADER is the case of ZOOKEEPER-4685.
+            // Whatever else a learner says here, it is not where this server believes it to be.
             _ => self.close(link, Trouble::OutOfPhase, member, effects),
         }
         Ok(())
@@ -494,18 +503,19 @@ impl Leading {
         committed: Zxid,
         now_ms: u64,
         effects: &mut Vec<Effect>,
-    ) {
+    ) -> Outcome {
         let progress = self.links.get_mut(&link).expect("looked up by the caller");
         progress.stage = Stage::Synced;
-        progress.acked = committed;
+        progress.acked = progress.acked.max(committed);
         if let Some(place) = progress.place {
-            self.tally.raise(place, committed);
+            self.tally.raise(place, progress.acked);
         }
-        if self.is_established() {
-            self.up_to_date(link, effects);
-        } else {
+        if !self.is_established() {
             self.try_establish(member, now_ms, effects);
+            return Ok(());
         }
+        self.up_to_date(link, effects);
+        self.try_commit(member, effects)
     }
 
     fn up_to_date(&mut self, link: LinkId, effects: &mut Vec<Effect>) {

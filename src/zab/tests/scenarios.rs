@@ -322,6 +322,35 @@ fn zookeeper_1319_and_3104_the_leader_logs_first_and_newleader_comes_last() {
     assert_eq!(story.node.next_zxid(), Some(z(2, 1)));
 }
 
+/// ZOOKEEPER-4685: Apache's followers acknowledge each record that came before NEWLEADER, before or after NEWLEADER itself.
+/// A leader that closes their links for it elects itself again and again.
+#[test]
+fn zookeeper_4685_a_follower_that_acknowledges_the_history_record_by_record_is_led() {
+    let mut story = elected(&[z(1, 1), z(1, 2)], 1);
+    greet(&mut story, LINK, 1, 1);
+    story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(2) });
+    promise(&mut story, LINK, z(0, 0), 0);
+    story.saved(2);
+    assert_eq!(story.packet(Packet::Ack { zxid: z(1, 1) }), [], "it counts with NEWLEADER alone");
+    assert_eq!(story.node.next_zxid(), None);
+    story.packet(Packet::Ack { zxid: z(2, 0) });
+    assert!(story.asks(&Effect::Commit { through: z(1, 2) }));
+    assert_eq!(story.packet(Packet::Ack { zxid: z(1, 2) }), []);
+    assert_eq!(story.packet(Packet::Ack { zxid: z(2, 0) }), []);
+
+    // A proposal of this reign that another follower finds outstanding when it joins is acknowledged only once.
+    story.on(Event::Submit { zxid: z(2, 1), record: record() });
+    story.durable(z(2, 1));
+    assert_eq!(story.node.committed(), z(1, 2), "one of three has it");
+    let late = LinkId(LINK.0 + 1);
+    greet(&mut story, late, 3, 1);
+    promise(&mut story, late, z(1, 2), 1);
+    story.on(Event::Packet { link: late, packet: Packet::Ack { zxid: z(2, 1) } });
+    assert_eq!(story.effects, [], "it counts once NEWLEADER is acknowledged");
+    story.on(Event::Packet { link: late, packet: Packet::Ack { zxid: z(2, 0) } });
+    assert!(story.asks(&Effect::Commit { through: z(2, 1) }), "{:?}", story.effects);
+}
+
 /// A follower that is ahead holds what may be committed; to lead it would be to cut it off.
 #[test]
 fn a_follower_that_is_ahead_is_not_led() {
