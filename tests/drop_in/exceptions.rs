@@ -13,12 +13,7 @@ struct Exception {
     reason: &'static str,
 }
 
-const EXCEPTIONS: &[Exception] = &[Exception {
-    script: "zkCli",
-    apache_line: "Output stat for /cli count=4,bytes=7",
-    expected_line: "Output stat for /cli count=0,bytes=0",
-    reason: "quotas are kept as nodes, but zkfast does not count below them yet (T39-T41); goes when it does",
-}];
+const EXCEPTIONS: &[Exception] = &[];
 
 /// Apache's transcript with the intended differences put in.
 pub fn apply(script: &str, transcript: &str) -> String {

@@ -31,7 +31,7 @@ fn ask(client: &mut Client, op: OpCode, body: &[u8]) -> (i32, bool) {
     (err, matches!(client.try_next(), Ok(None)))
 }
 
-/// A18: Danger: an operator closed the server, and it is open.
+/// A18, E32: Danger: an operator closed the server, and it is open.
 #[test]
 fn nobody_asks_before_authentication_where_it_is_enforced() {
     let home = peers::directory();

@@ -138,7 +138,7 @@ fn a_quota_counts_from_its_creation_to_its_end() {
     assert_eq!(server.stats("/a"), "count=2,bytes=6", "switched off");
 }
 
-/// T42, T30: hard limits refuse, soft ones tell, and requests that are under way count.
+/// T42, T30, E33: hard limits refuse, soft ones tell, and requests that are under way count.
 #[test]
 fn hard_limits_refuse_and_soft_limits_tell() {
     let mut server = Server::new();
