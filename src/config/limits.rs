@@ -61,15 +61,32 @@ pub const TOLD_PER_TURN: usize = 256;
 /// quarter of a tick late is within what the rounding of row S4 forgives.
 pub const SWEEPS_PER_TICK: u32 = 4;
 
+/// Milliseconds between two sweeps of a client core after which it takes itself to have been stopped or starved: no
+/// connection is closed for having been idle meanwhile. Twice the longest interval of sweeps.
+pub const SWEEP_LATE_MS: u64 = 1000;
+
 /// Bytes of answers and events that one connection may leave unread before its socket is not read any more. Reads that
 /// were taken in before and wait behind a write are answered later, unless another write waits behind them.
 pub const OUT_BUFFER_BYTES_PAUSE: usize = 1 << 20;
 
-/// Bytes of answers and events after which a connection that does not read is closed (row R9: Apache queues without
-/// limit). Above the largest single answer that Apache's client accepts, 1 MiB, with room for a burst of events. Reads
-/// between two writes of one session, taken in together, are answered up to here; beyond it they wait for the client
-/// to read, and may then show the later write.
+/// Bytes of answers and events that one connection may leave unread when one more event or list of ephemeral nodes comes
+/// for it; beyond it the connection is closed (row R9: Apache queues without limit). Above the largest single answer
+/// that Apache's client accepts, 1 MiB, with room for a burst of events. Reads between two writes of one session, taken
+/// in together, are answered up to here; beyond it they wait for the client to read, and may then show the later write.
+/// Answers to writes, which are about as long as what was asked, are added beyond it: nothing more is read from such a
+/// connection, so its session expires unless the client reads, and with its session it is closed at once.
 pub const OUT_BUFFER_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of the results of one multiRead, if `jute.maxbuffer` does not allow more: what one connection may leave unread.
+/// More: the whole is answered by MarshallingError (-5), before anything is copied.
+pub const MULTI_READ_BYTES: usize = OUT_BUFFER_BYTES_MAX;
+
+/// The same for a `jute.maxbuffer` of `frame_bytes`: four of the largest values must fit. Clients refuse packets that are
+/// much longer than theirs.
+pub const fn multi_read_bytes(frame_bytes: usize) -> usize {
+    let four = frame_bytes.saturating_mul(4);
+    if four > MULTI_READ_BYTES { four } else { MULTI_READ_BYTES }
+}
 
 /// Bytes read from one socket at a time: a full frame of the usual sizes, and 512 connections stay within 32 MiB.
 pub const READ_CHUNK_BYTES: usize = 64 << 10;

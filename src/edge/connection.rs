@@ -169,6 +169,8 @@ pub struct Connection {
     pub is_touched: bool,
     /// When its last packet came, milliseconds of the server's clock.
     pub last_packet_ms: u64,
+    /// When something last came or went, or when it began to finish, milliseconds of the server's clock.
+    pub last_io_ms: u64,
     /// When it was accepted, milliseconds of the server's clock.
     pub accepted_ms: u64,
     /// When it was accepted, wall clock, milliseconds since 1970.
@@ -188,12 +190,34 @@ impl Connection {
         matches!(self.phase, Phase::Finishing | Phase::Dead)
     }
 
-    /// Sends what is there, then closes.
-    pub fn finish(&mut self) {
+    /// Sends what is there, then closes. From `now_ms` on, milliseconds of the server's clock, the client has its
+    /// timeout to take some of it.
+    pub fn finish(&mut self, now_ms: u64) {
         if self.phase != Phase::Dead {
             self.phase = Phase::Finishing;
+            self.last_io_ms = now_ms;
         }
         self.input = Vec::new();
+    }
+
+    /// When it is to be closed if nothing comes or goes any more, milliseconds of the server's clock; `sessionless_ms`
+    /// is `nio.sessionlessCnxnTimeout`.
+    ///
+    /// - Without a session: that long after it was accepted (S14).
+    /// - With one: its timeout after the last byte, rounded up to whole sessionless timeouts as Apache does (S13). Its
+    ///   session ends when its own time comes.
+    /// - While it finishes: its timeout after the last byte that it took. A four-letter word's answer may be long, and
+    ///   its reader slow.
+    /// - A word that waits for the other cores waits for this server, not for its client.
+    pub fn idle_until_ms(&self, sessionless_ms: u64) -> u64 {
+        let has_session = self.session != SessionId(0);
+        let session_ms = u64::from(self.timeout_ms.unsigned_abs());
+        match self.phase {
+            Phase::Gathering | Phase::Dead => u64::MAX,
+            Phase::Finishing => self.last_io_ms + if has_session { session_ms } else { sessionless_ms },
+            _ if has_session => (self.last_io_ms + session_ms + 1).next_multiple_of(sessionless_ms.max(1)),
+            _ => self.accepted_ms + sessionless_ms,
+        }
     }
 
     /// Closes at once.
@@ -309,6 +333,7 @@ mod tests {
             is_dirty: false,
             is_touched: false,
             last_packet_ms: 0,
+            last_io_ms: 0,
             accepted_ms: 0,
             accepted_wall_ms: 0,
             figures: Figures::new(),

@@ -52,6 +52,10 @@ pub struct Core {
     pub(super) notified: Vec<u32>,
     pub(super) event: Vec<u8>,
     pub(super) now_ns: u64,
+    /// When the last sweep was, milliseconds of the server's clock.
+    swept_at_ms: u64,
+    /// No connection counts as idle for longer than since then.
+    idle_from_ms: u64,
     /// Whether clients may have sessions here now: always, alone; in an ensemble, while this server has a role.
     pub(super) is_serving: bool,
     is_stopping: bool,
@@ -97,6 +101,8 @@ impl Core {
             notified: Vec::new(),
             event: Vec::new(),
             now_ns: 0,
+            swept_at_ms: 0,
+            idle_from_ms: 0,
             is_serving,
             is_stopping: false,
         }
@@ -138,6 +144,7 @@ impl Core {
             is_dirty: false,
             is_touched: false,
             last_packet_ms: now_ms,
+            last_io_ms: now_ms,
             accepted_ms: now_ms,
             accepted_wall_ms: clock::wall_ms(),
             figures: Figures::new(),
@@ -282,7 +289,9 @@ impl Core {
     /// The socket took `count` bytes.
     pub fn sent(&mut self, id: ConnectionId, count: usize) {
         self.counters.bytes_sent.add(count as u64);
+        let now_ms = self.now_ms();
         if let Some(connection) = self.connections.get(id) {
+            connection.last_io_ms = now_ms;
             connection.output.advance(count);
             connection.output.give_back(&mut self.spare);
         }
@@ -330,17 +339,18 @@ impl Core {
     /// Notes that the session has been heard of (S5).
     fn touch(&mut self, connection: &mut Connection) {
         connection.last_packet_ms = self.now_ms();
+        connection.last_io_ms = connection.last_packet_ms;
         if !connection.is_touched && connection.session != SessionId(0) {
             connection.is_touched = true;
             self.touched.push(connection.id);
         }
     }
 
-    /// What happens a few times a tick: sessions are touched, and connections that never asked for one are closed.
+    /// What happens a few times a tick: sessions are touched, and connections that are idle for too long are closed.
     pub fn sweep(&mut self) {
         self.look_at_clock();
         self.send_touches();
-        self.close_sessionless();
+        self.close_idle();
         self.uplink.pump();
     }
 
@@ -372,23 +382,35 @@ impl Core {
         }
     }
 
-    /// S14. A sweep over all connections, a few times a tick: cheaper than a timer for each.
-    fn close_sessionless(&mut self) {
+    /// S13, S14, R9: closes the connections of which [`Connection::idle_until_ms`] says so. A sweep over all
+    /// connections, a few times a tick: cheaper than a timer for each.
+    fn close_idle(&mut self) {
         let now_ms = self.now_ms();
-        let timeout_ms = self.options.sessionless_timeout_ms;
-        let mut late = Vec::new();
+        // This process did not run for a while: what came meanwhile may not have been read yet.
+        if now_ms.saturating_sub(self.swept_at_ms) > limits::SWEEP_LATE_MS {
+            self.idle_from_ms = now_ms;
+        }
+        self.swept_at_ms = now_ms;
+        let sessionless_ms = self.options.sessionless_timeout_ms;
+        let mut idle = Vec::new();
         for connection in self.connections.iter() {
-            let is_late = connection.session == SessionId(0)
-                && now_ms.saturating_sub(connection.accepted_ms) >= timeout_ms;
-            if is_late && connection.phase != Phase::Dead {
+            connection.last_io_ms = connection.last_io_ms.max(self.idle_from_ms);
+            if now_ms >= connection.idle_until_ms(sessionless_ms) {
+                idle.push((connection.id, connection.phase, connection.name()));
                 connection.kill();
-                late.push((connection.id, connection.peer));
             }
         }
-        for (id, peer) in late {
-            self.counters.sessionless_expired.increment();
+        for (id, phase, name) in idle {
+            let why = match phase {
+                Phase::Finishing => "it does not take its last answers",
+                Phase::Serving => "nothing came or went for longer than its session's timeout",
+                _ => {
+                    self.counters.sessionless_expired.increment();
+                    "no session was asked for in time"
+                }
+            };
             self.counters.connections_dropped.increment();
-            log::info!("Closing {peer}: no session was asked for in {timeout_ms} ms.");
+            log::info!("Closing {name}: {why}.");
             self.mark_dirty(id);
         }
     }

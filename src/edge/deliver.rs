@@ -106,7 +106,8 @@ impl Core {
                 self.answer_step(*asker, answer, step);
             }
             if let Some(session) = step.closed_session {
-                self.session_ended(session);
+                let asked_by = step.answer.as_ref().map(|(asker, _)| asker.connection);
+                self.session_ended(session, asked_by);
             }
         }
     }
@@ -147,13 +148,20 @@ impl Core {
         self.mark_dirty(id);
     }
 
-    /// The session is over: its connection closes behind what has been written to it (C24), and its watches go.
-    fn session_ended(&mut self, session: SessionId) {
+    /// The session is over, and its watches go. A client that asked for it gets what has been written to it, then its
+    /// connection closes (C24). One whose session expired is gone: its connection closes at once, whatever it has not
+    /// read (R13).
+    fn session_ended(&mut self, session: SessionId, asked_by: Option<ConnectionId>) {
         let Some(id) = self.by_session.remove(&session) else { return };
         let Some(mut connection) = self.connections.borrow(id) else { return };
         self.forget_outstanding(&connection.outstanding);
         connection.outstanding = Default::default();
-        connection.finish();
+        if asked_by == Some(id) {
+            connection.finish(self.now_ms());
+        } else {
+            connection.kill();
+            self.counters.connections_dropped.increment();
+        }
         self.put_back(connection);
         let mut interests = TreeInterests { reader: &self.reader, core: self.index };
         self.watches.remove_connection(id.slot, &mut interests);
@@ -164,6 +172,16 @@ impl Core {
         let Some(mut connection) = self.connections.borrow(asker.connection) else { return };
         if connection.is_ending() {
             return self.put_back(connection);
+        }
+        // A short request with a long answer: what the client has not read bounds it, not what it asked.
+        if matches!(completion, Completion::Ephemerals(_)) {
+            let waiting = connection.output.unsent().len() + connection.outstanding.kept_bytes();
+            if waiting > limits::OUT_BUFFER_BYTES_MAX {
+                log::warn!("Closing {}: it has not read {waiting} bytes of answers.", connection.name());
+                connection.kill();
+                self.counters.connections_dropped.increment();
+                return self.put_back(connection);
+            }
         }
         let position = connection.outstanding.find(asked, asker.xid);
         match position.expect("the pipeline answered what nobody asked") {
@@ -181,9 +199,7 @@ impl Core {
                 self.advance(&mut connection);
             }
             position => {
-                let waiting = connection.outstanding.at(position);
-                let what = std::mem::replace(&mut waiting.what, What::Refusal);
-                waiting.what = What::Answered(completion.keep(what));
+                connection.outstanding.keep(position, |what| completion.keep(what));
             }
         }
         self.put_back(connection);

@@ -277,7 +277,7 @@ impl Core {
         self.counters.connections_dropped.increment();
         self.forget_outstanding(&connection.outstanding);
         connection.outstanding = Default::default();
-        connection.finish();
+        connection.finish(self.now_ms());
     }
 }
 

@@ -59,7 +59,7 @@ impl Core {
                 );
                 out.extend_from_slice(format!("Content-Length: {}\r\n\r\n{text}", text.len()).as_bytes());
                 self.turn_away(connection);
-                connection.finish();
+                connection.finish(self.now_ms());
                 bytes.len()
             }
             Visitor::Tls => {
@@ -165,7 +165,7 @@ impl Core {
     fn refuse_session(&mut self, connection: &mut Connection) {
         let Phase::Opening { read_only } = connection.phase else { return };
         self.put_response(connection, &ConnectResponse::refused(read_only));
-        connection.finish();
+        connection.finish(self.now_ms());
     }
 
     /// The pipeline will not let the session be resumed.
@@ -204,7 +204,7 @@ impl Core {
     pub(super) fn put_text(&mut self, connection: &mut Connection, text: &str) {
         connection.output.tail().put_slice(text.as_bytes());
         self.counters.packets_sent.increment();
-        connection.finish();
+        connection.finish(self.now_ms());
     }
 }
 

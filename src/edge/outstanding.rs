@@ -74,10 +74,20 @@ impl What {
     }
 }
 
+fn kept_bytes_of(what: &What) -> usize {
+    match what {
+        What::Answered(Outcome::Ephemerals(paths)) => {
+            paths.iter().map(|path| path.len() + size_of::<Box<str>>()).sum()
+        }
+        _ => 0,
+    }
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Outstanding {
     queue: VecDeque<Waiting>,
+    kept_bytes: usize,
 }
 
 impl Outstanding {
@@ -106,7 +116,9 @@ impl Outstanding {
 
     /// Takes the head out, to answer it now.
     pub fn pop(&mut self) -> Option<Waiting> {
-        self.queue.pop_front()
+        let waiting = self.queue.pop_front()?;
+        self.kept_bytes -= kept_bytes_of(&waiting.what);
+        Some(waiting)
     }
 
     /// The place of the oldest request that waits for an answer such as `asked`, and whether it has this xid; the
@@ -122,9 +134,17 @@ impl Outstanding {
         self.queue.iter().any(|waiting| matches!(waiting.what, What::Write(_) | What::Answered(_)))
     }
 
-    /// The request at `position`.
-    pub fn at(&mut self, position: usize) -> &mut Waiting {
-        &mut self.queue[position]
+    /// The request at `position` has its answer, made of what it waited for; it is kept until its turn.
+    pub fn keep(&mut self, position: usize, outcome: impl FnOnce(What) -> Outcome) {
+        let waiting = &mut self.queue[position];
+        let what = std::mem::replace(&mut waiting.what, What::Refusal);
+        waiting.what = What::Answered(outcome(what));
+        self.kept_bytes += kept_bytes_of(&waiting.what);
+    }
+
+    /// Bytes of kept answers that may be longer than what was asked.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// All that wait, oldest first.

@@ -14,8 +14,8 @@ use bytes::BufMut;
 use std::borrow::Cow;
 use zkfast_tree::{NodeRef, Reader, acl};
 use zkfast_wire::{
-    Acl, Decoder, ErrorCode, EventKind, Id, OpCode, Perms, ReplyHeader, Request, Xid, Zxid, jute, multi,
-    reply,
+    Acl, Decoder, ErrorCode, EventKind, Id, OpCode, Perms, ReplyHeader, Request, Stat, Xid, Zxid, jute,
+    multi, reply,
     request::{PathWatch, SetWatchesRequest},
     watch::{AddWatchMode, WatcherKind, put_notification},
 };
@@ -126,18 +126,8 @@ impl Core {
                 });
             }
             Request::MultiRead(parts) => {
-                let _ = self.read(connection, xid, |sight, out| {
-                    let start = out.len();
-                    for part in &parts {
-                        put_part(sight, out, part);
-                        // A packet of a megabyte can name fifty thousand nodes of a megabyte each.
-                        if out.len() - start > limits::OUT_BUFFER_BYTES_MAX {
-                            return Err(ErrorCode::MARSHALLING_ERROR);
-                        }
-                    }
-                    multi::put_end(out);
-                    Ok(())
-                });
+                let bytes_max = limits::multi_read_bytes(self.options.frame_bytes_limit);
+                let _ = self.read(connection, xid, |sight, out| put_parts(sight, out, &parts, bytes_max));
             }
             // C20: whatever the xid was.
             Request::Ping => self.reply_code(connection, Xid::PING, ErrorCode::OK),
@@ -292,15 +282,62 @@ fn put_acl(sight: &Sight<'_>, out: &mut Vec<u8>, path: &str) -> Result<(), Error
     Ok(())
 }
 
-/// One part of a multiRead; its error stays its own (OP18).
-fn put_part(sight: &Sight<'_>, out: &mut Vec<u8>, part: &Request<'_>) {
-    let (Request::GetData(PathWatch { path, .. }) | Request::GetChildren(PathWatch { path, .. })) = part
-    else {
-        return multi::put_error(out, ErrorCode::MARSHALLING_ERROR);
-    };
-    match sight.node(path, Perms::READ) {
-        Ok(node) if matches!(part, Request::GetData(_)) => multi::put_data(out, node.data(), &node.stat()),
-        Ok(node) => multi::put_children(out, node.children()),
-        Err(code) => multi::put_error(out, code),
+/// What one part of a multiRead found; its error stays its own (OP18).
+enum Found<'a> {
+    Data(NodeRef<'a>),
+    Children(NodeRef<'a>),
+    Error(ErrorCode),
+}
+
+impl<'a> Found<'a> {
+    fn by(sight: &Sight<'a>, part: &Request<'_>) -> Self {
+        let (Request::GetData(PathWatch { path, .. }) | Request::GetChildren(PathWatch { path, .. })) = part
+        else {
+            return Self::Error(ErrorCode::MARSHALLING_ERROR);
+        };
+        match sight.node(path, Perms::READ) {
+            Ok(node) if matches!(part, Request::GetData(_)) => Self::Data(node),
+            Ok(node) => Self::Children(node),
+            Err(code) => Self::Error(code),
+        }
     }
+
+    /// Bytes of what was found; the frame around it is as long as the part that asked, more or less.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Data(node) => node.data_bytes() + size_of::<Stat>(),
+            Self::Children(node) => node.children().map(|name| name.len() + 4).sum(),
+            Self::Error(_) => size_of::<ErrorCode>(),
+        }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Data(node) => multi::put_data(out, node.data(), &node.stat()),
+            Self::Children(node) => multi::put_children(out, node.children()),
+            Self::Error(code) => multi::put_error(out, *code),
+        }
+    }
+}
+
+/// The results of a multiRead (OP18), or MarshallingError (-5) for the whole if they are more than `bytes_max`: a packet
+/// of a megabyte can name fifty thousand nodes of a megabyte each. Apache has no such bound and no code for it. Looking
+/// stops there, and nothing has been copied by then.
+fn put_parts(
+    sight: &Sight<'_>,
+    out: &mut Vec<u8>,
+    parts: &[Request<'_>],
+    bytes_max: usize,
+) -> Result<(), ErrorCode> {
+    let mut left = bytes_max;
+    let mut results = Vec::with_capacity(parts.len());
+    for part in parts {
+        let found = Found::by(sight, part);
+        left = left.checked_sub(found.bytes()).ok_or(ErrorCode::MARSHALLING_ERROR)?;
+        results.push(found);
+    }
+    out.reserve(bytes_max - left + 64 * parts.len());
+    results.iter().for_each(|found| found.put(out));
+    multi::put_end(out);
+    Ok(())
 }

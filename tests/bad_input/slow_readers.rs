@@ -5,7 +5,10 @@ use super::{
     peers::{self, Kind, Server, Settings, client},
     progress,
 };
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 use zkfast_wire::OpCode;
 
 const VALUE_BYTES: usize = 500_000;
@@ -88,4 +91,38 @@ fn a_client_that_writes_more_than_is_taken_is_answered_in_order() {
         });
         eager.close();
     }
+}
+
+/// R13, R9: Danger: who stops reading stays connected after its session has ended, with all that it has not read, until
+/// its host may not connect any more.
+#[test]
+fn a_client_that_stopped_reading_is_closed_with_its_session() {
+    const READS: usize = 40;
+    let home = peers::directory();
+    let lines = vec!["minSessionTimeout=1000".to_owned()];
+    let server = Server::start(Kind::under_test(), home.path(), &Settings { lines, ..Settings::default() });
+    let mut good = server.client(30_000);
+    good.create("/large", &vec![7; 2 * VALUE_BYTES], 0).expect("a node");
+    let mut deaf = Vec::new();
+    for closes in [false, true, false, true] {
+        let mut client = server.client(1_000);
+        for _ in 0..READS {
+            client.submit(OpCode::GetData, &client::path_watch("/large", false));
+        }
+        if closes {
+            client.submit(OpCode::CloseSession, &[]);
+        }
+        client.flush().expect("small requests fit into the sockets");
+        deaf.push(client);
+    }
+    let begun = Instant::now();
+    // The good client, and the one that asks the word.
+    while server.monitor("zk_num_alive_connections").is_none_or(|count| count.parse::<u32>().unwrap() > 2) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "ended sessions keep their connections");
+        good.ping();
+        // Polled: a connection's end is announced to nobody else.
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(deaf);
+    good.close();
 }

@@ -235,3 +235,151 @@ fn drain_submissions(story: &mut Story) {
     story.core.end_turn();
     story.core.publish();
 }
+
+/// Sweeps while milliseconds go by, enough of them for every timeout of `hurry`.
+fn sweep_for_a_while(story: &mut Story) {
+    let clock = Clock::start();
+    while clock.now_ms() < 20 {
+        story.core.sweep();
+    }
+}
+
+/// Timeouts of a few milliseconds for those who have no session.
+fn hurry(options: &mut EdgeOptions) {
+    options.sessionless_timeout_ms = 5;
+}
+
+/// R13: Danger: a client that stopped reading expires, and its connection and what it has not read stay for good.
+#[test]
+fn an_expired_session_ends_at_once_whatever_was_not_read() {
+    let mut story = Story::new();
+    let (deaf, other) = (story.client(), story.client());
+    story.ask(other, 1, &create("/a"));
+    story.commit();
+    story.ask(deaf, 1, &get("/a", false));
+    assert!(!story.core.output(deaf).unwrap().0.is_empty());
+    let session = story.core.connections.get(deaf).unwrap().session;
+    let asker = Asker { connection: deaf, xid: Xid(0) };
+    let mut step = story.step(asker, session, OpCode::CloseSession, &Request::CloseSession, &[]);
+    step.answer = None;
+    step.closed_session = Some(session);
+    story.deliver(Delivery::Batch(Arc::new(CommitBatch { steps: vec![step] })));
+    story.core.drain();
+    assert_eq!(story.phase(deaf), Phase::Dead);
+    assert_eq!(story.phase(other), Phase::Serving);
+}
+
+/// R9, R13: who asks for its end and does not read the answer has its timeout to do so, counted from what it took.
+#[test]
+fn a_closed_session_does_not_wait_for_ever_for_its_reader() {
+    let mut story = Story::with(hurry);
+    let id = story.client();
+    story.ask(id, 1, &Request::CloseSession);
+    story.commit();
+    assert_eq!(story.phase(id), Phase::Finishing);
+    sweep_for_a_while(&mut story);
+    assert_eq!(story.phase(id), Phase::Finishing, "its timeout is ten seconds");
+    story.core.connections.get(id).unwrap().timeout_ms = 5;
+    sweep_for_a_while(&mut story);
+    assert_eq!(story.phase(id), Phase::Dead);
+    let mut ids = Vec::new();
+    story.core.take_dirty(&mut ids);
+    assert!(ids.contains(&id), "nobody closes its socket");
+}
+
+/// S13: a connection of which nothing is heard is closed; its session lives on until it expires.
+#[test]
+fn a_connection_without_traffic_is_closed() {
+    let mut story = Story::with(hurry);
+    let (silent, patient) = (story.client(), story.client());
+    story.core.connections.get(silent).unwrap().timeout_ms = 5;
+    sweep_for_a_while(&mut story);
+    assert_eq!((story.phase(silent), story.phase(patient)), (Phase::Dead, Phase::Serving));
+    story.core.closed(silent);
+    let mut is_told = false;
+    while let Some(submission) = story.submissions.pop() {
+        is_told |= matches!(submission, Submission::Gone { connection, .. } if connection == silent);
+    }
+    assert!(is_told, "the session still has an owner");
+}
+
+/// S14, O124: Danger: the long answer of a word is cut off while its client reads it, because the connection is old.
+#[test]
+fn a_word_is_not_cut_off_while_it_is_read() {
+    let whitelist = crate::config::Whitelist::parse(Some("*"), false);
+    let mut story = Story::with(|options| {
+        hurry(options);
+        options.whitelist = whitelist;
+    });
+    let [word, gathering, silent] = [(); 3].map(|()| story.core.accepted("127.0.0.1:4000".parse().unwrap()));
+    story.core.received(word, b"srvr");
+    story.core.received(gathering, b"cons");
+    let clock = Clock::start();
+    while clock.now_ms() < 40 {
+        // It goes on reading, at a moment that is never as long ago as the timeout.
+        let connection = story.core.connections.get(word).unwrap();
+        connection.last_io_ms = u64::MAX / 2;
+        story.core.sweep();
+    }
+    assert_eq!(story.phase(word), Phase::Finishing);
+    assert_eq!(story.phase(gathering), Phase::Gathering);
+    assert_eq!(story.phase(silent), Phase::Dead);
+    story.core.connections.get(word).unwrap().last_io_ms = 1;
+    sweep_for_a_while(&mut story);
+    assert_eq!(story.phase(word), Phase::Dead, "a word's reader that does not read");
+}
+
+/// R9: Danger: a packet of some kilobytes has the server copy gigabytes.
+#[test]
+fn a_multi_read_of_too_much_is_refused_before_anything_is_copied() {
+    let mut story = Story::with(|options| options.frame_bytes_limit = 6 << 20);
+    let id = story.client();
+    let large = vec![7; 5 << 20];
+    story.ask(id, 1, &create("/a"));
+    story.ask(id, 2, &set("/a", &large));
+    story.commit();
+    story.got(id);
+    for (parts, code) in
+        [(600, ErrorCode::MARSHALLING_ERROR), (5, ErrorCode::MARSHALLING_ERROR), (4, ErrorCode::OK)]
+    {
+        story.ask(id, 3, &Request::MultiRead(vec![get("/a", false); parts]));
+        let capacity = story.core.connections.get(id).unwrap().output.tail().capacity();
+        assert_eq!(story.got(id)[0].reply(), (3, code), "{parts} parts");
+        let limit = if code == ErrorCode::OK { 24 << 20 } else { 1 << 20 };
+        assert!(capacity <= limit, "{parts} parts took {capacity} bytes");
+    }
+}
+
+/// R9: Danger: short requests for long lists, which nobody reads, fill the memory.
+#[test]
+fn lists_of_ephemerals_are_not_kept_without_a_bound() {
+    // Behind an unanswered write they are kept in the queue; else they lie in the out-buffer.
+    for is_behind in [false, true] {
+        let mut story = Story::new();
+        let id = story.client();
+        if is_behind {
+            story.ask(id, 0, &create("/a"));
+        }
+        let paths: Arc<[Box<str>]> = vec![Box::from("/n".repeat(500)); 1000].into();
+        for xid in 1..100 {
+            story.ask(id, xid, &Request::GetEphemerals(None));
+            while story.submissions.pop().is_some() {}
+            let asker = Asker { connection: id, xid: Xid(xid) };
+            if !story.core.wants_input(id) && story.phase(id) == Phase::Serving {
+                // Held back: not read from, which bounds it as well.
+                break;
+            }
+            story.deliver(Delivery::Ephemerals { asker, paths: Arc::clone(&paths) });
+            story.core.drain();
+            if story.phase(id) == Phase::Dead {
+                break;
+            }
+        }
+        let connection = story.core.connections.get(id).unwrap();
+        let kept = connection.output.unsent().len() + connection.outstanding.kept_bytes();
+        assert!(kept <= limits::OUT_BUFFER_BYTES_MAX + (2 << 20), "{kept} bytes are kept");
+        if is_behind {
+            assert_eq!(connection.phase, Phase::Dead);
+        }
+    }
+}
