@@ -19,7 +19,7 @@ use crate::config::limits;
 /// The first thing that is not in order.
 pub fn before_start(options: &ServeOptions) -> Result<(), StartError> {
     let files = raise_to_hard(Resource::Nofile);
-    if files < limits::FILES_RESERVED * 2 {
+    if files < limits::FILES_RESERVED * 2 + limits::FILES_PER_CORE * options.cores as u64 {
         return Err(StartError::new(
             format!("only {files} open files are allowed"),
             "Raise the limit (ulimit -n, or LimitNOFILE= of its service): each client needs one.",

@@ -91,10 +91,6 @@ pub const fn multi_read_bytes(frame_bytes: usize) -> usize {
 /// Bytes read from one socket at a time: a full frame of the usual sizes, and 512 connections stay within 32 MiB.
 pub const READ_CHUNK_BYTES: usize = 64 << 10;
 
-/// Bytes of the first read buffer of a connection. Grown when a frame asks for it, given back when idle: an idle
-/// session must stay below 8 KB in all.
-pub const READ_BUFFER_BYTES_IDLE: usize = 2 << 10;
-
 /// `jute.maxbuffer` unless set: largest request packet in bytes (row R1, 0xfffff in Java). Larger: the connection is
 /// closed with a log line that names session, path and size.
 pub const FRAME_BYTES_DEFAULT: u32 = 0xf_ffff;
@@ -104,10 +100,6 @@ pub const FRAME_BYTES_MIN: u32 = 1024;
 
 /// Above this one request would hold more memory than a whole log segment of the default size.
 pub const FRAME_BYTES_MAX: u32 = 64 << 20;
-
-/// Bytes of the log window, the ring in which batches are laid out before they are written. Holds two of the largest
-/// flushes at the default frame size; a record that does not fit alone takes the slow path around the window.
-pub const LOG_WINDOW_BYTES: usize = 8 << 20;
 
 /// Bytes of one flush, so that a burst does not make the first request of the next batch wait for a huge write.
 pub const FLUSH_BYTES_MAX: usize = 1 << 20;
@@ -125,9 +117,6 @@ pub const TICK_MS_MAX: u32 = 100_000_000;
 /// text ends with a line that says so.
 pub const FOUR_LETTER_BYTES_MAX: usize = 64 << 20;
 
-/// Milliseconds that a connection may take for its first complete request after it sent a first byte.
-pub const HANDSHAKE_MS_MAX: u64 = 10_000;
-
 /// Log lines that wait for standard error. Full: lines are dropped and counted, no core waits.
 pub const LOG_LINES: usize = 4096;
 
@@ -139,8 +128,12 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 /// transaction.
 pub const EXPIRIES_PER_TURN: usize = 256;
 
-/// File descriptors kept free of client connections, for log, snapshots, peers and listeners.
+/// File descriptors kept free of client connections, for log, snapshots, peers and figures (row R6). A connection for
+/// which none is left besides these is refused as one above `maxCnxns` is.
 pub const FILES_RESERVED: u64 = 128;
+
+/// File descriptors of a client core itself, kept free as well: its listener, epoll instance and bell, and one to spare.
+pub const FILES_PER_CORE: u64 = 4;
 
 /// `RLIMIT_MEMLOCK` in bytes below which the log's ring may not be had from kernels that charge rings to it.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -222,9 +215,7 @@ pub const LOOKUPS_MAX: usize = 64;
 pub const DIAL_ADDRESSES_MAX: usize = 32;
 
 const _: () = assert!(OUT_BUFFER_BYTES_PAUSE < OUT_BUFFER_BYTES_MAX);
-const _: () = assert!(FLUSH_BYTES_MAX * 2 <= LOG_WINDOW_BYTES);
 const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_DEFAULT && FRAME_BYTES_DEFAULT < FRAME_BYTES_MAX);
 const _: () = assert!(SUBMITS_PER_TURN <= SUBMIT_LANE_SLOTS);
 const _: () = assert!(SUBMIT_LANE_SLOTS.is_power_of_two() && COMMIT_LANE_SLOTS.is_power_of_two());
-const _: () = assert!(READ_BUFFER_BYTES_IDLE < READ_CHUNK_BYTES);
 const _: () = assert!(TICK_MS_MAX < u32::MAX / 20);

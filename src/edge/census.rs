@@ -38,6 +38,12 @@ pub enum Refused {
     /// R4.
     #[error("there are {0} connections already; the limit is maxCnxns")]
     All(u32),
+    /// R6.
+    #[error(
+        "the limit on open files of this process leaves room for {0} connections; raise it (ulimit -n, or \
+         LimitNOFILE= of its service)"
+    )]
+    Files(u32),
 }
 
 impl EdgeShared {
@@ -63,6 +69,9 @@ impl EdgeShared {
         let mut census = self.census.lock().unwrap_or_else(PoisonError::into_inner);
         if options.connections_limit > 0 && census.all >= options.connections_limit {
             return Err(Refused::All(census.all));
+        }
+        if census.all >= options.connections_by_files {
+            return Err(Refused::Files(options.connections_by_files));
         }
         let here = census.by_host.get(&host).copied().unwrap_or(0);
         if options.connections_per_host_limit > 0 && here >= options.connections_per_host_limit {

@@ -37,7 +37,7 @@ use crate::{
         lanes::{BellEnd, LaneReceiver, LaneSender},
         messages::{Delivery, Submission},
     },
-    status::CoreCounters,
+    status::{CoreCounters, environment},
 };
 use std::{net::TcpListener, sync::Arc};
 use zkfast_tree::Reader;
@@ -85,6 +85,8 @@ pub struct EdgeOptions {
     pub connections_per_host_limit: u32,
     /// `maxCnxns`: connections in all, 0 for any number (R4).
     pub connections_limit: u32,
+    /// Connections in all for which there are file descriptors (R6).
+    pub connections_by_files: u32,
     /// How long a connection may be without a session, milliseconds (S14).
     pub sessionless_timeout_ms: u64,
     /// Unanswered requests that one core holds (O40).
@@ -123,6 +125,7 @@ impl EdgeOptions {
             session_timeout_ms_max: ms(cfg.session_timeout_ms_max),
             connections_per_host_limit: cfg.connections_per_host_limit,
             connections_limit: cfg.connections_limit,
+            connections_by_files: connections_by_files(environment::max_files(), client_cores),
             sessionless_timeout_ms: cfg.sessionless_timeout_ms.into(),
             outstanding_limit: outstanding_limit(cfg, client_cores),
             whitelist: cfg.whitelist.clone(),
@@ -136,6 +139,12 @@ impl EdgeOptions {
             throttled_wait_ms: cfg.protection.throttled_wait_ms.unwrap_or(u64::MAX),
         }
     }
+}
+
+/// What a limit of `files` open files leaves for connections, at least one.
+fn connections_by_files(files: u64, client_cores: usize) -> u32 {
+    let reserved = limits::FILES_RESERVED + limits::FILES_PER_CORE * client_cores as u64;
+    u32::try_from(files.saturating_sub(reserved).max(1)).unwrap_or(u32::MAX)
 }
 
 /// Unanswered requests that one client core holds: its share of `request_throttle_max_requests` (R8), if the operator

@@ -523,6 +523,10 @@ impl Pipeline {
         self.look_for_expired();
         self.is_short_of_space();
         self.publish();
+        if self.duty != Duty::Idle && self.snapshots.is_due_again() {
+            self.log.roll();
+            self.snapshots.take(&mut self.tree);
+        }
         self.tell_of_quota();
         // Client cores that nothing concerned learn of the latest view now: it frees old versions.
         for core in &mut self.cores {

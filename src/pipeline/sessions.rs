@@ -201,7 +201,7 @@ impl Pipeline {
     /// there was anything.
     pub(super) fn expire_sessions(&mut self) -> bool {
         let Some(until_ms) = self.sessions.expire_until_ms else { return false };
-        if self.duty != Duty::Orders || self.is_backed_up() || self.log.space_is_low() {
+        if self.duty != Duty::Orders || self.is_backed_up() {
             return false;
         }
         self.roll_over();
@@ -212,6 +212,14 @@ impl Pipeline {
                 self.sessions.expire_until_ms = None;
                 break;
             };
+            if !self.may_end(session) {
+                // It gets another timeout: until then there may be room.
+                if let Some(timeout_ms) = self.tree.sessions().timeout_ms(session) {
+                    self.sessions.track(session, timeout_ms, self.clock.now_ms());
+                }
+                deaths += 1;
+                continue;
+            }
             log::info!("session {session} expired");
             self.counters.sessions_expired.increment();
             deaths += 1 + self.tree.ephemerals_of(session).count();

@@ -5,16 +5,17 @@ use crate::{
     status::PipelineCounters,
     storage::{
         DataDirs,
+        preparer::lacks_descriptors,
         snapshot::{self, SnapshotOptions},
     },
 };
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use zkfast_tree::Tree;
 use zkfast_wire::Zxid;
@@ -33,6 +34,9 @@ pub struct SnapshotPolicy {
 /// How many times `snapCount` the replay may grow before a snapshot is taken whatever it costs.
 const SNAPSHOT_DELAY_FACTOR: u64 = 5;
 
+/// How long a snapshot for which there was no file descriptor rests before it is tried again (R6).
+const FILES_RETRY: Duration = Duration::from_secs(5);
+
 /// Counts transactions and runs one snapshot at a time.
 #[derive(Debug)]
 pub(super) struct Snapshots {
@@ -47,6 +51,10 @@ pub(super) struct Snapshots {
     last: Zxid,
     /// Size of the last snapshot, bytes; 0 before the first one of this run.
     last_bytes: Arc<AtomicU64>,
+    /// The last one began then.
+    begun: Instant,
+    /// The last one found no file descriptor.
+    lacked_files: Arc<AtomicBool>,
     counters: Arc<PipelineCounters>,
     running: Option<JoinHandle<()>>,
 }
@@ -69,6 +77,8 @@ impl Snapshots {
             random: seed | 1,
             last,
             last_bytes: Arc::default(),
+            begun: Instant::now(),
+            lacked_files: Arc::default(),
             counters,
             running: None,
         };
@@ -113,6 +123,11 @@ impl Snapshots {
                 || self.transactions > self.transactions_due.saturating_mul(SNAPSHOT_DELAY_FACTOR))
     }
 
+    /// Whether to make up for one that found no file descriptor.
+    pub(super) fn is_due_again(&self) -> bool {
+        self.lacked_files.load(Ordering::Relaxed) && self.begun.elapsed() >= FILES_RETRY
+    }
+
     /// Starts a snapshot of the tree as it is now, unless the previous one still runs.
     pub(super) fn take(&mut self, tree: &mut Tree) {
         self.start(tree, true);
@@ -126,6 +141,9 @@ impl Snapshots {
         }
         self.join();
         self.last = tree.last_applied();
+        self.begun = Instant::now();
+        self.lacked_files.store(false, Ordering::Relaxed);
+        let lacked_files = Arc::clone(&self.lacked_files);
         let image = tree.image();
         let dirs = self.dirs.clone();
         let counters = Arc::clone(&self.counters);
@@ -152,7 +170,15 @@ impl Snapshots {
                 // The log still holds everything, so nothing is lost; but an operator must know.
                 Err(error) => {
                     counters.snapshot_errors.increment();
-                    log::error!("{error}");
+                    if lacks_descriptors(&error.source) {
+                        lacked_files.store(true, Ordering::Relaxed);
+                        log::error!(
+                            "{error}. It is tried again. Raise the limit on open files (ulimit -n, or LimitNOFILE= of \
+                             its service)."
+                        );
+                    } else {
+                        log::error!("{error}");
+                    }
                 }
             }
         });

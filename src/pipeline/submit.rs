@@ -18,6 +18,9 @@ const ARENA_BYTES: usize = 64 * 1024;
 /// brings.
 const ROLL_OVER_MARGIN: u32 = 1 << 20;
 
+/// Bytes of a record that ends a session, besides the paths in it; more than its header and digest take.
+const END_BYTES: usize = 512;
+
 /// The path with which the body of most requests begins: for prefetching, so anything may be in it.
 fn path_of(submission: &Submission) -> Option<&[u8]> {
     match submission {
@@ -128,7 +131,8 @@ impl Pipeline {
     }
 
     fn submit_write(&mut self, write: &Write) {
-        if self.is_short_of_space() {
+        let ends = write.op == OpCode::CloseSession;
+        if self.is_short_of_space() && !(ends && self.may_end(write.session)) {
             self.counters.refused_for_space.increment();
             // Answered in its turn, behind what the session asked before. Reads go on.
             self.add_barrier(BarrierKind::Failed { asker: write.asker, code: ErrorCode::SYSTEM_ERROR });
@@ -173,6 +177,17 @@ impl Pipeline {
         let asker = Some(Asker { connection, xid: Xid(0) });
         let request = Request::CreateSession(timeout_ms);
         self.propose(asker, session, Xid(0), OpCode::CreateSession, Ok(&request), &[]);
+    }
+
+    /// Whether there is room for the end of this session: on a full disk, what is reserved of the segment in use serves
+    /// for that alone, so that the locks of the dead are let go (row R15).
+    pub(super) fn may_end(&self, session: SessionId) -> bool {
+        if !self.log.space_is_low() {
+            return true;
+        }
+        // The record names what is deleted with the session.
+        let paths: usize = self.tree.ephemerals_of(session).map(|path| 4 + path.len()).sum();
+        self.unappended.is_empty() && self.log.has_reserve(END_BYTES + paths)
     }
 
     /// Ends a session by the server's own will: expiry (S6).

@@ -33,7 +33,7 @@ pub fn entries() -> Vec<(&'static str, String)> {
         ("os.name", "Linux".to_owned()),
         ("os.arch", architecture.to_owned()),
         ("os.version", kernel("osrelease")),
-        ("user.name", variable("USER")),
+        ("user.name", std::env::var("USER").unwrap_or_else(|_| user_name())),
         ("user.home", variable("HOME")),
         ("user.dir", std::env::current_dir().map_or(String::new(), |dir| dir.display().to_string())),
         ("os.memory.free", megabytes(memory.available_kib)),
@@ -44,6 +44,22 @@ pub fn entries() -> Vec<(&'static str, String)> {
 
 fn read_word(path: &str) -> String {
     fs::read_to_string(path).map_or(String::new(), |text| text.trim().to_owned())
+}
+
+/// The name of the account that runs the server, where no variable says it: services and containers often have none.
+/// `?`, as in Java, for a user without a name.
+fn user_name() -> String {
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_of(rustix::process::geteuid().as_raw(), &accounts).unwrap_or("?").to_owned()
+}
+
+/// The name of a user in the text of /etc/passwd.
+fn name_of(user: u32, accounts: &str) -> Option<&str> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(user)).then_some(name)
+    })
 }
 
 struct Memory {
@@ -102,6 +118,16 @@ mod tests {
             assert!(!value.is_empty() && value != "0MB", "{name}");
         }
         assert!(open_files() >= 3 && max_files() >= open_files());
+    }
+
+    #[test]
+    fn a_user_has_the_name_of_its_account() {
+        let accounts =
+            "root:x:0:0:root:/root:/bin/sh\nbroken\nzookeeper:x:117:125::/var/lib/zookeeper:/bin/false\n";
+        assert_eq!(name_of(0, accounts), Some("root"));
+        assert_eq!(name_of(117, accounts), Some("zookeeper"));
+        assert_eq!(name_of(125, accounts), None, "a group");
+        assert!(!user_name().is_empty());
     }
 
     #[test]

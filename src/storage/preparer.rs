@@ -182,6 +182,8 @@ pub struct Preparer<D: Directory> {
     stage: Stage<D::File>,
     segment_bytes: u64,
     next_sequence: u64,
+    /// There was no file descriptor for the next segment, and that was said.
+    lacks_files: bool,
 }
 
 /// What a step of the helper came to.
@@ -207,12 +209,17 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether this process (EMFILE) or the machine (ENFILE) has no file descriptor left. Passes, like a full disk (R6).
+pub fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 impl<D: Directory> Preparer<D> {
     /// A helper for segments of `segment_bytes` bytes.
     pub fn new(directory: D, shared: Arc<Shared<D::File>>, segment_bytes: u64) -> Self {
         assert!(segment_bytes.is_multiple_of(BLOCK_BYTES as u64));
         let stage = Stage::Absent { not_before: None };
-        Self { directory, shared, stage, segment_bytes, next_sequence: 0 }
+        Self { directory, shared, stage, segment_bytes, next_sequence: 0, lacks_files: false }
     }
 
     /// Makes the first segment, zero-written up to `zeroed_bytes`, while the server starts.
@@ -243,7 +250,12 @@ impl<D: Directory> Preparer<D> {
     fn create_sized(&mut self, bytes: u64) -> io::Result<Segment<D::File>> {
         let sequence = self.next_sequence;
         let name = prepared_name(sequence);
-        let file = self.directory.create(&name)?;
+        let file = self.directory.create(&name).inspect_err(|error| {
+            // The file is opened twice: of the first time something may be left, in the way of the next attempt.
+            if lacks_descriptors(error) {
+                let _ = self.directory.remove(&name);
+            }
+        })?;
         let reserved = self.directory.reserve(&file, bytes).and_then(|()| self.directory.write_header(&file));
         if let Err(error) = reserved {
             let _ = self.directory.remove(&name);
@@ -310,11 +322,23 @@ impl<D: Directory> Preparer<D> {
             Stage::Absent { .. } => match self.create() {
                 Ok(segment) => {
                     self.shared.space_is_low.store(false, Ordering::Relaxed);
+                    self.lacks_files = false;
                     self.stage = Stage::Zeroing(segment);
                     Step::More { pause: Duration::ZERO }
                 }
                 Err(error) if is_full(&error) => {
                     self.shared.space_is_low.store(true, Ordering::Relaxed);
+                    self.stage = Stage::Absent { not_before: Some(now + SPACE_RETRY) };
+                    Step::Idle { again: Some(SPACE_RETRY) }
+                }
+                // Writes are taken meanwhile: without a next segment the one in use grows.
+                Err(error) if lacks_descriptors(&error) => {
+                    if !std::mem::replace(&mut self.lacks_files, true) {
+                        log::warn!(
+                            "no file descriptor for the next segment of the log ({error}): the one in use grows until \
+                             there is one. Raise the limit on open files (ulimit -n, or LimitNOFILE= of its service)."
+                        );
+                    }
                     self.stage = Stage::Absent { not_before: Some(now + SPACE_RETRY) };
                     Step::Idle { again: Some(SPACE_RETRY) }
                 }

@@ -295,6 +295,15 @@ impl<F: Flusher> TxnLog<F> {
         self.shared.space_is_low()
     }
 
+    /// Whether a record of `transaction_bytes` surely fits into what is reserved of the segment in use, behind
+    /// everything that was appended. False before that segment has its name: on a full disk that may fail.
+    pub fn has_reserve(&self, transaction_bytes: usize) -> bool {
+        let is_named = self.named_below > self.current.segment.sequence;
+        // What is not written yet is at most a whole window, and the record may open a batch with a window of its own.
+        let ahead = self.filling.memory().len() + Half::bytes_for(transaction_bytes) + self.half_bytes;
+        is_named && self.current.written + ahead as u64 <= self.current.segment.reserved_bytes
+    }
+
     /// Whether anything was appended that is not reported durable yet.
     pub fn is_busy(&self) -> bool {
         self.durable < self.appended

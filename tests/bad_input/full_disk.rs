@@ -17,6 +17,8 @@ const DISK_MEBIBYTES: u32 = 76;
 /// Exit code of a server that cannot use its data directory (row O6).
 pub const DATA_DIRECTORY: i32 = 3;
 const VALUE_BYTES: usize = 64 << 10;
+/// Flag of a node that goes with its session.
+const EPHEMERAL: i32 = 1;
 
 fn on(disk: &SmallDisk) -> Settings {
     Settings { launcher: disk.launcher(), ..Settings::default() }
@@ -72,6 +74,12 @@ fn a_disk_runs_full(medium: Medium) {
     let mut server = Server::start(Kind::Zkfast, home.path(), &settings);
     assert_eq!(server.monitor("zk_log_space_low").as_deref(), Some("0"));
 
+    // Locks of two clients: one leaves when the disk is full, one is never heard of again.
+    let mut leaving = server.client(10_000);
+    leaving.create("/lock-of-leaving", b"", EPHEMERAL).expect("a lock");
+    let mut dying = server.client(5_000);
+    dying.create("/lock-of-dying", b"", EPHEMERAL).expect("a lock");
+
     // Full: refused by its name, while everything that was taken is there and the reads go on.
     let mut client = server.client(10_000);
     let mut acknowledged = Vec::new();
@@ -91,6 +99,19 @@ fn a_disk_runs_full(medium: Medium) {
     let lines: Vec<&str> = text.lines().filter(|line| line.contains(said)).collect();
     assert_eq!(lines.len(), 1, "said once: {text}");
     assert!(server.is_running());
+
+    // The locks are let go all the same: a session's end is the one write that is still taken.
+    leaving.close();
+    drop(dying);
+    for lock in ["/lock-of-leaving", "/lock-of-dying"] {
+        let deadline = Instant::now() + peers::DEADLINE;
+        while client.exists(lock, false).is_ok() {
+            assert!(Instant::now() < deadline, "{lock} is still there");
+            // Polled: a watch would say so only once, and hide a second try.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert_eq!(server.monitor("zk_log_space_low").as_deref(), Some("1"), "still full");
 
     // Room again: writes go on in the same process.
     std::fs::remove_file(disk.file("filler")).expect("the filler");

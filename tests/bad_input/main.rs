@@ -5,6 +5,7 @@
 mod peers;
 
 mod confined;
+mod descriptors;
 mod full_disk;
 mod slow;
 mod slow_readers;

@@ -73,7 +73,7 @@ impl Pipeline {
                 self.propose(None, session, cxid, op, decoded, &[]);
             }
             // Whoever ends a session need not own it (`PrepRequestProcessor`, closeSession).
-            (OpCode::CloseSession, _) => {
+            (OpCode::CloseSession, _) if self.may_end(session) => {
                 self.propose(None, session, cxid, op, decoded, &request.identities);
                 self.sessions.closing(session);
             }
