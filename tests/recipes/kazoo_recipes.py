@@ -227,7 +227,7 @@ def cache(hosts):
         def is_current(own):
             names = own.get_children("/cache", frozenset())
             return set(names) == left and all(
-                own.get_data("/cache/" + name).data == b"second" and own.get_children("/cache/" + name) == {"child"}
+                getattr(own.get_data("/cache/" + name), "data", None) == b"second" and own.get_children("/cache/" + name) == {"child"}
                 for name in names
             )
 
