@@ -15,6 +15,13 @@ const TOUCHES_PER_PING: usize = 65_536;
 impl Pipeline {
     /// Delivers an event, carries out what it led to, then delivers the events that this led to.
     pub(in crate::pipeline) fn step_member(&mut self, event: Event) {
+        self.step_of_many(event);
+        self.apply_committed();
+    }
+
+    /// The same as one of many: what is committed may wait for [`apply_committed`](Self::apply_committed), so that it is
+    /// applied together with what the next ones commit.
+    pub(super) fn step_of_many(&mut self, event: Event) {
         self.step_once(event);
         self.follow_up();
     }
@@ -22,6 +29,13 @@ impl Pipeline {
     pub(super) fn follow_up(&mut self) {
         while let Some(event) = self.the_member().follow_up.pop_front() {
             self.step_once(event);
+        }
+    }
+
+    /// Applies what is committed and waits for it.
+    pub(super) fn apply_committed(&mut self) {
+        if let Some(through) = self.the_member().committed.take() {
+            self.commit(through);
         }
     }
 
@@ -43,9 +57,13 @@ impl Pipeline {
     }
 
     fn carry_out_one(&mut self, effect: Effect) {
+        if !is_blind_to_the_tree(&effect) {
+            self.apply_committed();
+        }
         match effect {
             Effect::Append { zxid, record } => self.append_to_history(zxid, record),
-            Effect::Commit { through } => self.commit(through),
+            Effect::Commit { through } if self.duty == Duty::Idle => self.commit(through),
+            Effect::Commit { through } => self.the_member().committed = Some(through),
             Effect::Replay { through } => self.replay(through),
             Effect::Truncate { zxid } => self.truncate(zxid),
             Effect::Install { link, zxid } => self.install(link, zxid),
@@ -158,6 +176,21 @@ impl Pipeline {
         log::info!("looking for a leader: {because}");
         self.show_standing();
     }
+}
+
+/// Whether it makes no difference to an effect if what was committed ahead of it is applied already: it fills the log or
+/// a socket, or waits in a queue itself. A packet cannot leave before the turn's flush of the links.
+const fn is_blind_to_the_tree(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Append { .. }
+            | Effect::Commit { .. }
+            | Effect::Send { .. }
+            | Effect::SendAcks { .. }
+            | Effect::SendCommits { .. }
+            | Effect::SendInforms { .. }
+            | Effect::Request { .. }
+    )
 }
 
 /// A link in a log line.

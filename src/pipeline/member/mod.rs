@@ -53,7 +53,7 @@ use std::{
 };
 use window::Window;
 use zkfast_tree::{Tree, TreeConfig};
-use zkfast_wire::Zxid;
+use zkfast_wire::{Packet, Zxid};
 use zkfast_zab::{Config, Effect, Event, Node, Recovered, quorum::QuorumError};
 
 /// How long a server that stops waits for what is in flight. Without a quorum it would wait for ever.
@@ -92,6 +92,10 @@ pub(super) struct Member {
     /// Events that effects led to: they come before any other.
     follow_up: VecDeque<Event>,
     received: Vec<Event>,
+    /// The links have just been waited for: there is no need to look at them again.
+    has_looked: bool,
+    /// What is committed and waits to be applied until the events at hand are delivered, or one needs the tree.
+    committed: Option<Zxid>,
     window: Window,
     learner: LearnerDesk,
     leader: LeaderDesk,
@@ -117,6 +121,18 @@ fn end_process(what: &str, why: impl fmt::Display) -> ! {
 /// The value, or the end of the process.
 fn or_end<T, E: fmt::Display>(what: &str, outcome: Result<T, E>) -> T {
     outcome.unwrap_or_else(|error| end_process(what, error))
+}
+
+/// Whether the next event says what this one says and more: an acknowledgement covers all before it, and Apache's
+/// protocol has one for each transaction. (That of NEWLEADER, which has counter 0, is one of its own.)
+fn is_said_again(event: &Event, next: &Event) -> bool {
+    match (event, next) {
+        (
+            Event::Packet { link, packet: Packet::Ack { zxid } },
+            Event::Packet { link: next_link, packet: Packet::Ack { zxid: next } },
+        ) => link == next_link && zxid.counter() != 0 && zxid.next() == Some(*next),
+        _ => false,
+    }
 }
 
 impl Pipeline {
@@ -154,6 +170,8 @@ impl Pipeline {
             first_effects,
             follow_up: VecDeque::new(),
             received: Vec::new(),
+            has_looked: false,
+            committed: None,
             window: Window::new(appended, limits::RECENT_RECORD_BYTES),
             learner: LearnerDesk::default(),
             leader: LeaderDesk::default(),
@@ -204,6 +222,7 @@ impl Pipeline {
             let asleep = bell.fall_asleep(|| self.is_idle() && stops == stop.is_raised());
             if asleep.is_some() {
                 or_end("the links cannot be waited for", self.links().sleep(limit));
+                self.the_member().has_looked = true;
             }
         }
         self.leave()
@@ -294,12 +313,19 @@ impl Pipeline {
     fn hear_peers(&mut self) -> bool {
         let mut received = std::mem::take(&mut self.the_member().received);
         // Looks without waiting: after a busy turn nobody has slept.
-        or_end("the links cannot be waited for", self.links().sleep(Duration::ZERO));
+        if !std::mem::take(&mut self.the_member().has_looked) {
+            or_end("the links cannot be waited for", self.links().sleep(Duration::ZERO));
+        }
         or_end("this server cannot take part in its ensemble", self.links().receive(&mut received));
         let any = !received.is_empty();
-        for event in received.drain(..) {
-            self.step(event);
+        let mut events = received.drain(..).peekable();
+        while let Some(event) = events.next() {
+            if !events.peek().is_some_and(|next| is_said_again(&event, next)) {
+                self.step_of_many(event);
+            }
         }
+        drop(events);
+        self.apply_committed();
         self.the_member().received = received;
         any
     }
