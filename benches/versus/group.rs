@@ -87,9 +87,27 @@ impl Group {
     }
 
     /// Which member leads.
-    fn leader(&self) -> anyhow::Result<usize> {
+    ///
+    /// # Errors
+    /// If none says so.
+    pub fn leader(&self) -> anyhow::Result<usize> {
         let leads = |host| four_letter_word(host, "srvr").is_ok_and(|text| text.contains("Mode: leader"));
         self.hosts.list.iter().position(leads).context("no member says that it leads")
+    }
+
+    /// `kill -9` of a member.
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].kill();
+    }
+
+    /// Starts a member that was killed, on its data, and waits until it serves.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn revive(&mut self, member: usize) -> anyhow::Result<()> {
+        let dead = self.members.remove(member);
+        self.members.insert(member, dead.spawn_again()?);
+        self.members[member].wait()
     }
 
     /// Kills the leader and returns the time until a survivor has accepted a write; then takes the dead one back.
@@ -101,8 +119,8 @@ impl Group {
         let survivors: Vec<_> = (0..self.hosts.list.len()).filter(|at| *at != leader).collect();
         ensure!(survivors.len() > 1, "an ensemble of three is needed");
         let (report, reports) = mpsc::channel();
-        self.members[leader].kill();
         let killed = Instant::now();
+        self.kill(leader);
         for survivor in survivors {
             let (host, report) = (self.hosts.list[survivor].clone(), report.clone());
             thread::spawn(move || {
@@ -131,9 +149,7 @@ impl Group {
         }
         drop(report);
         let first = reports.recv().map_err(|_| anyhow!("no survivor accepts a write within {PATIENCE:?}"))?;
-        let dead = self.members.remove(leader);
-        self.members.insert(leader, dead.spawn_again()?);
-        self.members[leader].wait()?;
+        self.revive(leader)?;
         Ok(first)
     }
 }

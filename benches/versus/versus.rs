@@ -9,6 +9,7 @@ use clap::Parser;
 use loadgen::units::duration;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+mod faults;
 mod group;
 mod rows;
 mod scale;
@@ -21,7 +22,7 @@ use servers::Make;
 use table::Spread;
 
 /// Ids of the rows that are not loads.
-const OTHER_ROWS: [&str; 3] = ["znodes", "sessions", "three-leader-kill"];
+const OTHER_ROWS: [&str; 4] = ["znodes", "sessions", "three-leader-kill", "three-follower-kill"];
 
 /// Compare zkfast with Apache ZooKeeper
 #[derive(Debug, Parser)]
@@ -131,6 +132,9 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<bool> {
     if wanted("three-leader-kill") {
         reached &= leader_kills(arguments, &makes, names)?;
     }
+    if wanted("three-follower-kill") {
+        reached &= follower_kills(arguments, &makes, names)?;
+    }
     Ok(reached)
 }
 
@@ -209,4 +213,23 @@ fn leader_kills(arguments: &Arguments, makes: &[Make; 2], names: [&str; 2]) -> a
     }
     println!("\n| three servers | | | goal |\n|---|---|---|---|");
     Ok(line("kill -9 of the leader to the first accepted write", names, &all, "ms", 200.0))
+}
+
+/// Kills followers of three servers, `--pairs` of each kind.
+fn follower_kills(arguments: &Arguments, makes: &[Make; 2], names: [&str; 2]) -> anyhow::Result<bool> {
+    let mut all: [Vec<faults::Disturbance>; 2] = [Vec::new(), Vec::new()];
+    for (make, all) in makes.iter().zip(&mut all) {
+        let directory = scratch(arguments)?;
+        let mut group = Group::start(make, directory.path(), 3)?;
+        for round in 0..arguments.pairs {
+            all.push(faults::lose_follower(&mut group, round)?);
+        }
+    }
+    let pick =
+        |of: fn(&faults::Disturbance) -> f64| [0, 1].map(|at| all[at].iter().map(of).collect::<Vec<f64>>());
+    println!("\n| three servers, 1000 sets a second through two of them | | | goal |\n|---|---|---|---|");
+    line("p99 before kill -9 of the third, a follower", names, &pick(|d| d.before_ms), "ms", 0.0);
+    line("p99 after it", names, &pick(|d| d.after_ms), "ms", 0.0);
+    let times = pick(|d| d.after_ms / d.before_ms.max(1e-3));
+    Ok(line("p99 after / p99 before", names, &times, "", 2.0))
 }

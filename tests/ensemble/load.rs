@@ -56,6 +56,7 @@ struct Shared {
     entries: Mutex<Vec<Entry>>,
     /// What a client saw that cannot be, beside the registers.
     complaints: Mutex<Vec<String>>,
+    expired: AtomicUsize,
 }
 
 impl Shared {
@@ -80,6 +81,8 @@ pub struct Load {
 pub struct Report {
     /// The registers' history, their ends included.
     pub history: History,
+    /// Sessions that the servers did not know any more, though their clients never stopped.
+    pub expired: usize,
     /// For the message of a failure.
     pub seed: u64,
 }
@@ -110,6 +113,7 @@ impl Load {
             is_over: AtomicBool::new(false),
             entries: Mutex::default(),
             complaints: Mutex::default(),
+            expired: AtomicUsize::new(0),
         });
         let mut clients = Vec::new();
         for client in 0..plan.clients {
@@ -211,7 +215,7 @@ impl Load {
         found.truncate(20);
         assert!(found.is_empty(), "seed {}:\n{}", self.seed, found.join("\n"));
         assert!(!history.acknowledged().is_empty(), "a load without a write");
-        Report { history, seed: self.seed }
+        Report { history, expired: self.shared.expired.load(Ordering::Relaxed), seed: self.seed }
     }
 }
 
@@ -246,6 +250,7 @@ impl<'a> Worker<'a> {
         let dice = Dice::new(seed ^ (client as u64 + 1).wrapping_mul(0x9e37_79b9));
         let mut worker = Self { client, plan, dice, session, shared, writes: 0 };
         worker.work();
+        shared.expired.fetch_add(worker.session.expired, Ordering::Relaxed);
         worker.session.close(DEADLINE);
     }
 
@@ -359,6 +364,7 @@ fn watch(plan: &Plan, addresses: Vec<SocketAddr>, shared: &Shared) {
             }
         }
     }
+    shared.expired.fetch_add(session.expired, Ordering::Relaxed);
     session.close(DEADLINE);
 }
 

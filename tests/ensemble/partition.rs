@@ -92,7 +92,13 @@ fn partitions_and_healing_lose_nothing() {
         cluster.await_all();
         println!("round {round}: {story}; a write {:.3} s after healing", writes.as_secs_f64());
     }
-    load.finish(&cluster, Syncs::MayMeetADeposedLeader);
+    let report = load.finish(&cluster, Syncs::MayMeetADeposedLeader);
+    println!(
+        "{} writes acknowledged, longest gap {:.3} s, {} sessions expired",
+        report.history.acknowledged().len(),
+        report.history.longest_gap().as_secs_f64(),
+        report.expired
+    );
 }
 
 /// Danger: what a leader logged alone comes back after its death, against what the others decided meanwhile.
