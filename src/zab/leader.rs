@@ -609,12 +609,33 @@ impl Leading {
         self.try_commit(member, effects)
     }
 
-    /// `LeaderTryToCommit`. An acknowledgement covers all before it, so commits are a range and in order by nature.
+    /// `LeaderTryToCommit`. An acknowledgement covers all before it, so commits are a range and in order by nature. A
+    /// SYNC stands in it where it was asked: an Apache learner takes the answers to its clients' requests in the order
+    /// of the requests, and answers no more if the commit of a later one comes before a SYNC.
     fn try_commit(&mut self, member: &mut Member, effects: &mut Vec<Effect>) -> Outcome {
         let agreed = mutated_agreement(member, &self.tally, self.tally.agreed(&member.quorum));
         let Some(last) = agreed.filter(|agreed| *agreed > member.committed) else { return Ok(()) };
         let first = member.tail.after(member.committed).expect("what is acknowledged was appended");
         assert!(first.epoch() == self.epoch, "history was committed when the reign was established");
+        let mut next = first;
+        while let Some((behind, link)) = self.pending_syncs.pop_front_if(|(behind, _)| *behind <= last) {
+            if behind >= next {
+                self.send_commits(next, behind, effects);
+                next = Zxid(behind.0 + 1);
+            }
+            effects.push(Effect::Send { link, packet: Packet::Sync });
+        }
+        if next <= last {
+            self.send_commits(next, last, effects);
+        }
+        member.commit(last, effects);
+        if member.committed == member.tail.appended() && self.next_zxid(member).is_none() {
+            return Err(Trouble::Rollover);
+        }
+        Ok(())
+    }
+
+    fn send_commits(&self, first: Zxid, last: Zxid, effects: &mut Vec<Effect>) {
         for (link, progress) in self.links.iter().filter(|(_, progress)| progress.is_live()) {
             let link = *link;
             if progress.is_follower() {
@@ -623,14 +644,6 @@ impl Leading {
                 effects.push(Effect::SendInforms { link, first, last });
             }
         }
-        while let Some((_, link)) = self.pending_syncs.pop_front_if(|(waits_for, _)| *waits_for <= last) {
-            effects.push(Effect::Send { link, packet: Packet::Sync });
-        }
-        member.commit(last, effects);
-        if member.committed == member.tail.appended() && self.next_zxid(member).is_none() {
-            return Err(Trouble::Rollover);
-        }
-        Ok(())
     }
 
     /// `Leader.processSync`: at once if nothing is outstanding, else after the last proposal so far (S23).

@@ -351,6 +351,42 @@ fn zookeeper_4685_a_follower_that_acknowledges_the_history_record_by_record_is_l
     assert!(story.asks(&Effect::Commit { through: z(2, 1) }), "{:?}", story.effects);
 }
 
+/// Danger: SYNC comes behind the commit of a request that was sent after it. Apache's `CommitProcessor` has the learner's
+/// requests in one queue, syncs among them: it takes that commit for somebody else's, and answers no write ever after.
+#[test]
+fn a_sync_is_answered_between_the_commits_where_it_was_asked() {
+    let mut story = elected(&[z(1, 1)], 1);
+    greet(&mut story, LINK, 1, 1);
+    story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(2) });
+    promise(&mut story, LINK, z(1, 1), 1);
+    story.saved(2);
+    story.packet(Packet::Ack { zxid: z(2, 0) });
+    let sync = Effect::Send { link: LINK, packet: Packet::Sync };
+    let commits = |first, last| Effect::SendCommits { link: LINK, first: z(2, first), last: z(2, last) };
+    assert_eq!(story.on(Event::Sync { link: LINK }), [sync.clone()], "nothing is under way");
+    for counter in 1..=5 {
+        story.on(Event::Submit { zxid: z(2, counter), record: record() });
+        if counter == 2 || counter == 4 {
+            assert_eq!(story.on(Event::Sync { link: LINK }), []);
+            assert_eq!(story.on(Event::Sync { link: LINK }), []);
+        }
+    }
+    story.durable(z(2, 5));
+    story.packet(Packet::Ack { zxid: z(2, 5) });
+    let through = Effect::Commit { through: z(2, 5) };
+    let expected = [
+        commits(1, 2),
+        sync.clone(),
+        sync.clone(),
+        commits(3, 4),
+        sync.clone(),
+        sync,
+        commits(5, 5),
+        through,
+    ];
+    assert_eq!(story.effects, expected);
+}
+
 /// A follower that is ahead holds what may be committed; to lead it would be to cut it off.
 #[test]
 fn a_follower_that_is_ahead_is_not_led() {
