@@ -9,7 +9,7 @@ use crate::{
     cores::{
         clock::{self, Clock},
         lanes::{BellEnd, doorbell, lane},
-        placement,
+        memory, placement,
     },
     edge::{ClientCore, EdgeCore, EdgeOptions, EdgeShared},
     links::{LinkOptions, Links},
@@ -37,7 +37,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use zkfast_tree::{TreeConfig, acl::AclRules};
+use zkfast_tree::{GrowthListener, TreeConfig, acl::AclRules};
 use zkfast_wire::ServerId;
 
 /// Runs the server until SIGTERM or SIGINT.
@@ -61,7 +61,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let address =
         listeners[0].local_addr().map_err(|error| StartError::listen(options.client_address, error))?;
     let snapshot = SnapshotOptions { is_paced: true, ..snapshot_options(cfg) };
-    let recovered = recover(options, &dirs)?;
+    // Without it the server is slower, not wrong.
+    let growth = memory::ready_ahead()
+        .inspect_err(|error| log::warn!("cannot start a thread that finds memory ahead of need: {error}"))
+        .ok();
+    let recovered = recover(options, &dirs, &growth)?;
 
     let (bell, bell_end) = doorbell().map_err(StartError::descriptors)?;
     let log_config = LogConfig {
@@ -139,7 +143,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
                 config: member::protocol(settings),
                 recovered: history,
                 log: log_config,
-                tree: tree_config(options),
+                tree: tree_config(options, &growth),
                 recovery: recovery_options(options),
                 leader_serves: settings.leader_serves,
                 purged: Arc::clone(&purged),
@@ -202,9 +206,13 @@ fn lock(dirs: &DataDirs) -> Result<Vec<DirectoryLock>, StartError> {
 }
 
 /// Recovers the tree and tells what was found.
-fn recover(options: &ServeOptions, dirs: &DataDirs) -> Result<Recovered, StartError> {
-    let recovered =
-        recovery::recover(dirs, &tree_config(options), &recovery_options(options)).map_err(refused)?;
+fn recover(
+    options: &ServeOptions,
+    dirs: &DataDirs,
+    growth: &Option<GrowthListener>,
+) -> Result<Recovered, StartError> {
+    let recovered = recovery::recover(dirs, &tree_config(options, growth), &recovery_options(options))
+        .map_err(refused)?;
     for skipped in &recovered.skipped {
         log::warn!("snapshot {} is not used: {}", skipped.path.display(), skipped.reason);
     }
@@ -250,7 +258,7 @@ fn has_own_thread(options: &ServeOptions) -> bool {
     options.cores > 1 || options.ensemble.is_some()
 }
 
-fn tree_config(options: &ServeOptions) -> TreeConfig {
+fn tree_config(options: &ServeOptions, growth: &Option<GrowthListener>) -> TreeConfig {
     TreeConfig {
         hash_seed: u64::try_from(clock::wall_ms()).unwrap_or(0).rotate_left(32)
             ^ u64::from(std::process::id()),
@@ -260,6 +268,7 @@ fn tree_config(options: &ServeOptions) -> TreeConfig {
         record_bytes_max: 2 * options.cfg.frame_bytes_limit as usize,
         acl_rules: AclRules { without_digest: !options.cfg.protection.digest_enabled, ..AclRules::default() },
         enforces_quotas: options.cfg.enforce_quota,
+        growth: growth.clone(),
         ..TreeConfig::default()
     }
 }

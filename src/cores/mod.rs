@@ -2,5 +2,7 @@
 
 pub mod clock;
 pub mod lanes;
+#[allow(unsafe_code)]
+pub mod memory;
 pub mod messages;
 pub mod placement;

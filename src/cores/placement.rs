@@ -48,7 +48,27 @@ impl Everywhere {
             work()
         })
     }
+
+    /// The same for work that can wait: with more threads than CPUs, a tenth of what a core gets, so that it goes on
+    /// but is not felt.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn spawn_in_background<T: Send + 'static>(
+        self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<std::thread::JoinHandle<T>> {
+        self.spawn(name, move || {
+            // Of this thread alone, on Linux. Where the system refuses, it is felt.
+            let _ = rustix::process::nice(BACKGROUND_NICE);
+            work()
+        })
+    }
 }
+
+/// The scheduler gives it 110 shares; a core has 1024.
+const BACKGROUND_NICE: i32 = 10;
 
 /// Binds the calling thread to one CPU. Where the system refuses, the thread stays where the scheduler puts it.
 pub fn pin_to(cpu: usize) {

@@ -473,12 +473,13 @@ impl Pipeline {
         // Push to every lane, fence, read the masks, ring: a core that set its mask too late to be rung finds the batch
         // in its lane before it reads.
         fence(Ordering::SeqCst);
-        let mut interested = 0;
-        for step in &batch.steps {
-            interested |= self.tree.interested_cores(&step.changes);
-        }
+        let bit = |index: usize| 1_u64 << index.min(63);
+        let kicked = self.cores.iter().enumerate().filter(|(_, core)| core.kick);
+        let kicked = kicked.fold(0, |kicked, (index, _)| kicked | bit(index));
+        let changes = batch.steps.iter().flat_map(|step| &step.changes);
+        let interested = self.tree.interested_cores(changes, kicked);
         for (index, core) in self.cores.iter_mut().enumerate() {
-            core.kick |= interested & (1 << index.min(63)) != 0 || core.lanes.deliveries.is_quarter_full();
+            core.kick |= interested & bit(index) != 0 || core.lanes.deliveries.is_quarter_full();
         }
     }
 

@@ -2,6 +2,7 @@
 //! transactions go on (P13, P16).
 
 use crate::{
+    cores::placement::Everywhere,
     status::PipelineCounters,
     storage::{
         DataDirs,
@@ -56,6 +57,8 @@ pub(super) struct Snapshots {
     /// The last one found no file descriptor.
     lacked_files: Arc<AtomicBool>,
     counters: Arc<PipelineCounters>,
+    /// Not beside the pipeline, which starts the thread.
+    everywhere: Everywhere,
     running: Option<JoinHandle<()>>,
 }
 
@@ -80,6 +83,7 @@ impl Snapshots {
             begun: Instant::now(),
             lacked_files: Arc::default(),
             counters,
+            everywhere: Everywhere::like_this_thread(),
             running: None,
         };
         this.draw();
@@ -111,15 +115,15 @@ impl Snapshots {
     /// Whether the log should roll and a snapshot begin.
     ///
     /// `snapCount` bounds the replay of a restart. On a large tree under heavy load it alone would have the server write
-    /// the whole tree every second; so a snapshot also waits until the log has grown by half the size of the last one
-    /// (the disk then writes at most twice as much for snapshots as for the log), but for no more than
-    /// [`SNAPSHOT_DELAY_FACTOR`] times `snapCount`, half a second of replay at the default.
+    /// the whole tree every second; so a snapshot also waits until the log has grown by the size of the last one (a tree
+    /// that only grows is written once for each doubling), but for no more than [`SNAPSHOT_DELAY_FACTOR`] times
+    /// `snapCount`, half a second of replay at the default.
     pub(super) fn is_due(&self) -> bool {
         if self.log_bytes > self.log_bytes_due {
             return true;
         }
         self.transactions > self.transactions_due
-            && (self.log_bytes >= self.last_bytes.load(Ordering::Relaxed) / 2
+            && (self.log_bytes >= self.last_bytes.load(Ordering::Relaxed)
                 || self.transactions > self.transactions_due.saturating_mul(SNAPSHOT_DELAY_FACTOR))
     }
 
@@ -149,7 +153,7 @@ impl Snapshots {
         let counters = Arc::clone(&self.counters);
         let last_bytes = Arc::clone(&self.last_bytes);
         let options = SnapshotOptions { is_paced, ..self.policy.snapshot };
-        let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+        let work = move || {
             match snapshot::write(image, &dirs, options) {
                 Ok(written) => {
                     last_bytes.store(written.bytes, Ordering::Relaxed);
@@ -181,7 +185,11 @@ impl Snapshots {
                     }
                 }
             }
-        });
+        };
+        let spawned = match is_paced {
+            true => self.everywhere.spawn_in_background("snapshot", work),
+            false => self.everywhere.spawn("snapshot", work),
+        };
         match spawned {
             Ok(running) => self.running = Some(running),
             Err(error) => log::error!("cannot start a thread for a snapshot: {error}"),

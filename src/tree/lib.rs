@@ -10,12 +10,13 @@
 //!
 //! Rooms: `path` names; `acl` lists and checks; `session` ids, passwords, deadlines; `owned` who takes nodes away;
 //! `overlay` what is prepared; `prepare`, `apply`, `read`; `watch` which core to wake; `image` snapshots; `digest`;
-//! `quota` what subtrees hold; `znodes` the version store, the only room with `unsafe`.
+//! `quota` what subtrees hold; `growth` who is told of new memory; `znodes` the version store, the only room with `unsafe`.
 #![deny(unsafe_code)]
 
 pub mod acl;
 pub mod apply;
 mod digest;
+mod growth;
 pub mod image;
 mod overlay;
 pub mod owned;
@@ -30,6 +31,7 @@ mod znodes;
 
 pub use apply::{Answer, Applied, ApplyError, Change, ChangeKind, Changes, MultiAnswer};
 pub use digest::{DIGEST_VERSION, LoggedDigest};
+pub use growth::GrowthListener;
 pub use image::{ImageError, ImageWriter};
 pub use prepare::{Ask, Prepared};
 pub use read::Reader;
@@ -66,6 +68,8 @@ pub struct TreeConfig {
     pub record_bytes_max: usize,
     /// Which ACL schemes exist.
     pub acl_rules: AclRules,
+    /// Who is told in which memory new nodes lie, if anybody.
+    pub growth: Option<GrowthListener>,
 }
 
 /// The writer's half: owned by the pipeline core.
@@ -112,11 +116,12 @@ impl Tree {
     pub(crate) fn empty(config: TreeConfig) -> Self {
         let seed = config.hash_seed;
         let digests = Digests::new(config.has_digests);
+        let znodes = Znodes::new(seed, config.growth.clone());
         Self {
             config,
             digests,
             quotas: Quotas::default(),
-            znodes: Znodes::new(seed),
+            znodes,
             acls: AclTable::new(seed),
             owned: Owned::default(),
             sessions: Sessions::default(),
@@ -232,11 +237,14 @@ impl Tree {
         self.znodes.settle();
     }
 
-    /// Cores that may have a watch on something that changed: OR of their bits (section 4 of the architecture). To be
-    /// called after the batch was pushed to every lane.
-    pub fn interested_cores(&self, changes: &[Change]) -> u64 {
+    /// Cores besides `known` that may have a watch on something that changed: OR of their bits (section 4 of the
+    /// architecture). To be called after the batch was pushed to every lane.
+    pub fn interested_cores<'c>(&self, changes: impl IntoIterator<Item = &'c Change>, known: u64) -> u64 {
         self.interest.fence();
-        let mut cores = 0;
+        let mut cores = known;
+        if self.interest.any() & !cores == 0 {
+            return 0;
+        }
         let any_recursive = self.interest.any_recursive();
         for change in changes {
             let hash = self.znodes.key(&change.path).hash;
@@ -254,7 +262,7 @@ impl Tree {
                 cores |= self.interest.recursive_cores(self.znodes.key(ancestor).hash);
             }
         }
-        cores
+        cores & !known
     }
 
     /// Looks at up to `look_max` containers and TTL nodes behind `after` in path order (empty: from the start) and

@@ -21,11 +21,16 @@ pub fn is_valid(path: &str) -> bool {
         [b'/', ..] => {}
         _ => return false,
     }
-    if bytes[1..].iter().any(|&byte| !(0x20..0x7f).contains(&byte)) && !path.chars().all(is_valid_character) {
+    // Both looks go through to the end, which is several bytes at a time; an early way out would be one at a time.
+    let is_odd = |byte: u8| !(0x20..0x7f).contains(&byte);
+    if bytes.iter().fold(false, |odd, &byte| odd | is_odd(byte)) && !path.chars().all(is_valid_character) {
         return false;
     }
     // An element that is empty, "." or ".." begins with a slash followed by a slash or a dot: rare enough to look twice.
-    let suspicious = bytes.windows(2).any(|pair| pair[0] == b'/' && (pair[1] == b'/' || pair[1] == b'.'));
+    let pairs = bytes.iter().zip(&bytes[1..]);
+    let suspicious = pairs.fold(false, |odd, (&first, &second)| {
+        odd | ((first == b'/') & ((second == b'/') | (second == b'.')))
+    });
     !suspicious || path[1..].split('/').all(|name| !matches!(name, "" | "." | ".."))
 }
 
@@ -40,16 +45,21 @@ fn is_valid_character(character: char) -> bool {
 /// The text before the last slash, which is where Java looks for the parent (T8): `None` without any slash or with a
 /// NUL in the path. The empty text is the root and is returned as [`ROOT`].
 pub fn parent(path: &str) -> Option<&str> {
-    let slash = path.rfind('/')?;
-    if path.as_bytes().contains(&0) {
+    let slash = last_slash(path)?;
+    if path.as_bytes().iter().fold(false, |found, &byte| found | (byte == 0)) {
         return None;
     }
     Some(if slash == 0 { ROOT } else { &path[..slash] })
 }
 
+/// Where the last slash is. Names are short, so a plain loop finds it sooner than a search by words.
+fn last_slash(path: &str) -> Option<usize> {
+    path.as_bytes().iter().rposition(|&byte| byte == b'/')
+}
+
 /// Where the last name of a valid path starts: 1 for `/a`, 3 for `/a/b`, 1 (the end) for the root.
 pub(crate) fn name_offset(path: &str) -> usize {
-    path.rfind('/').map_or(0, |slash| slash + 1)
+    last_slash(path).map_or(0, |slash| slash + 1)
 }
 
 /// Whether `path` may not be deleted (T3).

@@ -31,6 +31,8 @@ pub(crate) struct Interest {
     recursive: Box<[AtomicU64]>,
     /// Cores with any recursive watch: zero spares the walk over the ancestors.
     any_recursive: AtomicU64,
+    /// Cores with any watch: zero spares looking at all.
+    any: AtomicU64,
 }
 
 /// What kind of watch asks.
@@ -49,6 +51,7 @@ impl Interest {
             paths: buckets(BUCKETS),
             recursive: buckets(RECURSIVE_BUCKETS),
             any_recursive: AtomicU64::new(0),
+            any: AtomicU64::new(0),
         })
     }
 
@@ -72,6 +75,11 @@ impl Interest {
         self.bucket(Reach::Path, hash).1.load(Ordering::Relaxed)
     }
 
+    /// Cores that watch anything.
+    pub(crate) fn any(&self) -> u64 {
+        self.any.load(Ordering::Relaxed)
+    }
+
     /// Cores that watch recursively somewhere.
     pub(crate) fn any_recursive(&self) -> u64 {
         self.any_recursive.load(Ordering::Relaxed)
@@ -89,16 +97,24 @@ pub(crate) struct InterestBooks {
     interest: Arc<Interest>,
     counts: RefCell<HashMap<(Reach, usize, u32), u32>>,
     recursive_counts: RefCell<HashMap<u32, u32>>,
+    all_counts: RefCell<HashMap<u32, u32>>,
 }
 
 impl InterestBooks {
     pub(crate) fn new(interest: Arc<Interest>) -> Self {
-        Self { interest, counts: RefCell::default(), recursive_counts: RefCell::default() }
+        Self {
+            interest,
+            counts: RefCell::default(),
+            recursive_counts: RefCell::default(),
+            all_counts: RefCell::default(),
+        }
     }
 
     pub(crate) fn set(&self, reach: Reach, hash: u64, core: u32) {
         assert!(core < CORES_MAX, "a mask has {CORES_MAX} bits");
         let (at, mask) = self.interest.bucket(reach, hash);
+        *self.all_counts.borrow_mut().entry(core).or_default() += 1;
+        self.interest.any.fetch_or(1 << core, Ordering::SeqCst);
         if reach == Reach::Recursive {
             *self.recursive_counts.borrow_mut().entry(core).or_default() += 1;
             self.interest.any_recursive.fetch_or(1 << core, Ordering::SeqCst);
@@ -120,13 +136,18 @@ impl InterestBooks {
             mask.fetch_and(!(1 << core), Ordering::SeqCst);
         }
         if reach == Reach::Recursive {
-            let mut recursive = self.recursive_counts.borrow_mut();
-            let count = recursive.get_mut(&core).expect("an interest is cleared as often as it was set");
-            *count -= 1;
-            if *count == 0 {
-                recursive.remove(&core);
-                self.interest.any_recursive.fetch_and(!(1 << core), Ordering::SeqCst);
-            }
+            Self::count_down(&self.recursive_counts, core, &self.interest.any_recursive);
+        }
+        Self::count_down(&self.all_counts, core, &self.interest.any);
+    }
+
+    fn count_down(counts: &RefCell<HashMap<u32, u32>>, core: u32, mask: &AtomicU64) {
+        let mut counts = counts.borrow_mut();
+        let count = counts.get_mut(&core).expect("an interest is cleared as often as it was set");
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&core);
+            mask.fetch_and(!(1 << core), Ordering::SeqCst);
         }
     }
 }
@@ -143,6 +164,9 @@ impl Drop for InterestBooks {
         }
         for &core in self.recursive_counts.get_mut().keys() {
             self.interest.any_recursive.fetch_and(!(1 << core), Ordering::SeqCst);
+        }
+        for &core in self.all_counts.get_mut().keys() {
+            self.interest.any.fetch_and(!(1 << core), Ordering::SeqCst);
         }
     }
 }

@@ -102,7 +102,12 @@ impl<'a> Acl<'a> {
     /// Reads a vector of entries; null reads as `None`.
     pub fn decode_list(decoder: &mut Decoder<'a>) -> Result<Option<Vec<Self>>, DecodeError> {
         let Some(count) = decoder.count(Self::ENCODED_BYTES_MIN, "vector<ACL>")? else { return Ok(None) };
-        (0..count).map(|_| Self::decode(decoder)).collect::<Result<_, _>>().map(Some)
+        // Bounded by the bytes that are there.
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.push(Self::decode(decoder)?);
+        }
+        Ok(Some(list))
     }
 
     /// Writes {perms, id}.

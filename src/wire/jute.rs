@@ -130,7 +130,12 @@ impl<'a> Decoder<'a> {
 
     /// A length-prefixed UTF-8 string; `None` is null. Invalid sequences become U+FFFD, as in Java's reader (J3).
     pub fn string(&mut self, expected: &'static str) -> Result<Option<Cow<'a, str>>, DecodeError> {
-        Ok(self.buffer(expected)?.map(String::from_utf8_lossy))
+        let Some(bytes) = self.buffer(expected)? else { return Ok(None) };
+        // Almost every string is good, and is checked faster alone than while it is searched for what is to be replaced.
+        Ok(Some(match str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(bytes),
+        }))
     }
 
     /// A string that must not be null.

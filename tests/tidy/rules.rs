@@ -39,6 +39,7 @@ pub const UNSAFE_ROOMS: &[(&str, &str)] = &[
         "hands buffers to the kernel, which writes them to disk after the call has returned",
     ),
     ("src/storage/map.rs", "maps files and memory"),
+    ("src/cores/memory.rs", "advises the kernel of memory that the allocator has not handed out yet"),
     ("benches/txlog_flush.rs", "maps a file to compare writing through a mapping"),
     ("src/tree/znodes/", "versions and slots, read by other cores while one writes"),
 ];

@@ -164,7 +164,7 @@ fn the_concerned_cores_are_woken() {
     let mut server = Server::new();
     server.create("/a", 0);
     let reader = server.tree.reader();
-    let cores = |server: &Server, applied: &Applied| server.tree.interested_cores(&applied.changes);
+    let cores = |server: &Server, applied: &Applied| server.tree.interested_cores(&applied.changes, 0);
     reader.set_interest("/a", 3);
     reader.set_interest("/a/absent", 5);
     reader.set_interest("/a/absent", 5);

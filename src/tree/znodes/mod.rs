@@ -17,6 +17,7 @@ mod znode;
 
 use crate::{
     acl::{AclList, NodeAcl},
+    growth::{Growth, GrowthListener},
     owned::Owner,
 };
 use bytes::BufMut;
@@ -109,6 +110,7 @@ pub(crate) struct Znodes {
     retirement: Retirement,
     newest: Zxid,
     count: usize,
+    growth: Growth,
 }
 
 // SAFETY: the writer's raw pointers lead to records that it alone changes; nothing in them is bound to a thread.
@@ -116,7 +118,7 @@ unsafe impl Send for Znodes {}
 
 impl Znodes {
     /// A store that holds only a root without ACL and data, all its fields 0.
-    pub(crate) fn new(hash_seed: u64) -> Self {
+    pub(crate) fn new(hash_seed: u64, growth: Option<GrowthListener>) -> Self {
         let (table, fill) = Table::new();
         let shared = Shared {
             newest: Newest(AtomicI64::new(0)),
@@ -132,6 +134,7 @@ impl Znodes {
             retirement: Retirement::new(),
             newest: Zxid::ZERO,
             count: 0,
+            growth: Growth::new(growth),
         };
         let key = znodes.key(crate::path::ROOT);
         let head = Version::allocate(EVER, None, None, Some(&[]));
@@ -434,6 +437,7 @@ impl<'a> NodeMut<'a> {
         // SAFETY: the child is new and its parent is this slot, which is linked.
         unsafe { self.slot().link_child(child) };
         self.znodes.index(hash, child);
+        self.znodes.growth.note(child);
     }
 
     /// Deletes the node, from `zxid` on, and gives its parent a new pzxid. It has no children and is not the root.
