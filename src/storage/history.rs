@@ -157,6 +157,9 @@ pub fn add_to_runs(runs: &mut Vec<Run>, zxid: Zxid) {
 /// which the logs lead to the newer one without a hole, and the zxids between them. `None` if there is no such
 /// snapshot. At most `bytes_max` bytes of log are read.
 ///
+/// A server's own snapshots are of states that its log leads to. One whose zxid is not in the log came from a leader,
+/// and what lies before it is another history, or lacks a part of this one (`snapshot::remove_superseded`).
+///
 /// # Errors
 /// A directory cannot be read.
 pub fn before(dirs: &DataDirs, newest: Zxid, bytes_max: u64) -> io::Result<Option<(Zxid, Vec<Run>)>> {
@@ -166,17 +169,24 @@ pub fn before(dirs: &DataDirs, newest: Zxid, bytes_max: u64) -> io::Result<Optio
         let used = from.iter().take_while(|log| log.zxid <= newest);
         used.filter_map(|log| fs::metadata(&log.path).ok()).map(|metadata| metadata.len()).sum()
     };
-    for snapshot in dirs.snapshots()? {
+    let snapshots = dirs.snapshots()?;
+    for snapshot in &snapshots {
         if snapshot.zxid >= newest || bytes_from(snapshot.zxid) > bytes_max {
             continue;
         }
+        let mut later = snapshots.iter().filter(|later| later.zxid > snapshot.zxid && later.zxid <= newest);
         if let Some(runs) = tell(dirs, snapshot.zxid, newest)?
+            && later.all(|later| holds(&runs, later.zxid))
             && is_valid(&snapshot.path)
         {
             return Ok(Some((snapshot.zxid, runs)));
         }
     }
     Ok(None)
+}
+
+fn holds(runs: &[Run], zxid: Zxid) -> bool {
+    runs.iter().any(|(first, last)| *first <= zxid && zxid <= *last)
 }
 
 fn is_valid(path: &Path) -> bool {

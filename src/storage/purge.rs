@@ -82,7 +82,11 @@ pub fn purge(dirs: &DataDirs, kept: usize, mark: &PurgeMark) -> Result<Purged, P
     let old_snapshots = snapshots.iter().filter(|snapshot| snapshot.zxid < oldest_kept);
     let needed_from = first_log_for(&logs, Zxid(oldest_kept.0.saturating_add(1)));
     for file in old_snapshots.chain(&logs[..needed_from]) {
-        fs::remove_file(&file.path).map_err(failed("remove", &file.path))?;
+        match fs::remove_file(&file.path) {
+            // An image of the leader's has just taken the place of everything.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            removed => removed.map_err(failed("remove", &file.path))?,
+        }
         outcome.removed.push(file.path.clone());
     }
     for directory in [&dirs.snapshots, &dirs.logs] {

@@ -280,6 +280,36 @@ pub fn remove_above(dirs: &DataDirs, zxid: Zxid) -> io::Result<usize> {
     Ok(removed)
 }
 
+/// Removes every snapshot and every log but the snapshot at `zxid`, durably: what an image of another server took the
+/// place of is no part of the history that it begins.
+///
+/// The worked failure: 1. A learner with 1:1 to 1:5 takes an image of 3:4 and logs 3:5 behind it. 2. It snapshots,
+/// restarts, and reads its logs from its oldest snapshot on, to know what it can tell to others: 1:1 to 1:5, then 3:5,
+/// with no gap within an epoch. 3. It is elected and sends a learner that ends at 1:5 the rest, from 3:5. Four
+/// transactions are lost there for ever (ZOOKEEPER-3642, 4925).
+///
+/// # Errors
+/// What the system says: then some are still there, and the history must not be told.
+pub fn remove_superseded(dirs: &DataDirs, zxid: Zxid) -> io::Result<()> {
+    // The snapshots first: a log without a snapshot before it is never told from.
+    for snapshot in dirs.snapshots()?.into_iter().filter(|snapshot| snapshot.zxid != zxid) {
+        remove_if_there(&snapshot.path)?;
+    }
+    sync_names(&dirs.snapshots)?;
+    for log in dirs.logs()?.into_iter().rev() {
+        remove_if_there(&log.path)?;
+    }
+    sync_names(&dirs.logs)
+}
+
+/// A purge may be removing the same.
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Removes what a killed process was writing.
 pub fn remove_unfinished(dirs: &DataDirs) -> io::Result<()> {
     for entry in fs::read_dir(&dirs.snapshots)? {

@@ -341,3 +341,36 @@ fn purge_keeps_what_a_restart_from_any_kept_snapshot_needs() {
     assert!(purge(&dirs, 3, &PurgeMark::default()).unwrap().removed.is_empty());
     assert_eq!(names(&dirs.logs), before);
 }
+
+/// Writes the snapshot of a tree in which `/n<zxid>` was created by each of these.
+fn write_snapshot(dirs: &DataDirs, zxids: impl IntoIterator<Item = i64>) {
+    let mut tree = Tree::new(config());
+    for zxid in zxids {
+        tree.apply(&Bytes::from(create(zxid))).unwrap();
+    }
+    snapshot::write(tree.image(), dirs, SnapshotOptions::default()).unwrap();
+}
+
+/// ZOOKEEPER-3642, 4925. Danger: what was logged before an image of the leader's is told to others as if it led there.
+#[test]
+fn history_is_not_told_across_an_image_of_another_server() {
+    const EPOCH_3: i64 = 3 << 32;
+    let (_root, dirs) = empty();
+    let options = RecoveryOptions { told_bytes_max: u64::MAX, ..RecoveryOptions::default() };
+    write_snapshot(&dirs, []);
+    write_log(&dirs, 1..=5, 0);
+    write_snapshot(&dirs, 1..=2);
+    assert_eq!(recover(&dirs, &config(), &options).unwrap().floor, Zxid::ZERO, "its own log is told");
+    // The image of a leader, and what came behind it. A directory of Apache's looks like this.
+    write_snapshot(&dirs, (1..=7).chain(EPOCH_3 + 1..=EPOCH_3 + 4));
+    write_log(&dirs, EPOCH_3 + 5..=EPOCH_3 + 9, 0);
+    write_snapshot(&dirs, (1..=7).chain(EPOCH_3 + 1..=EPOCH_3 + 9));
+    let found = recover(&dirs, &config(), &options).unwrap();
+    assert_eq!((found.floor, found.last), (Zxid(EPOCH_3 + 4), Zxid(EPOCH_3 + 9)));
+    assert_eq!(found.history, [(Zxid(EPOCH_3 + 5), Zxid(EPOCH_3 + 9))]);
+    // And nothing of the kind stays where an image is taken over.
+    snapshot::remove_superseded(&dirs, Zxid(EPOCH_3 + 9)).unwrap();
+    assert_eq!(names(&dirs.logs), ["snapshot.300000009"]);
+    let found = recover(&dirs, &config(), &options).unwrap();
+    assert_eq!((found.floor, found.last), (Zxid(EPOCH_3 + 9), Zxid(EPOCH_3 + 9)));
+}

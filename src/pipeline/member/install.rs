@@ -2,7 +2,8 @@
 //! 2872, 3642, 1549, 3701).
 //!
 //! In both a crash at any point leaves the old state, or a prefix of it, never a mixture. Hence the order: snapshots
-//! above the cut go before the log is cut; the log is cut before the new snapshot gets its name.
+//! above the cut go before the log is cut; the log is cut before the new snapshot gets its name, and what is older goes
+//! when it has it.
 
 use super::{Pipeline, end_process, or_end};
 use crate::{
@@ -142,7 +143,10 @@ impl Pipeline {
         or_end("the log cannot be cut", replay::truncate(&dirs, zxid));
         let bytes = stored.bytes;
         or_end("the leader's image cannot be taken over", stored.adopt(&dirs));
-        or_end("a snapshot that must go cannot be removed", snapshot::remove_above(&dirs, zxid));
+        or_end(
+            "what the image takes the place of cannot be removed",
+            snapshot::remove_superseded(&dirs, zxid),
+        );
         self.pending.clear();
         self.the_member().window.replace(zxid);
         self.adopt_tree(tree);
