@@ -13,8 +13,9 @@ use crate::{
     member::{Member, Outcome},
     node::Learners,
     precautions::{
-        ahead, counted, gap_after, is_mutated, mutated_agreement, mutated_plan, never_steps_down, outlives,
-        outstanding_end, serves_early,
+        ahead, answers_syncs_early, counted, gap_after, is_mutated, mutated_agreement, mutated_plan,
+        never_steps_down, outlives, outstanding_end, serves_early, shows_less, tells_uncommitted,
+        vouches_early,
     },
     progress::{Progress, Stage},
     quorum::Voters,
@@ -106,6 +107,10 @@ impl Leading {
         }
         let last = member.tail.appended();
         let next = if last.epoch() == self.epoch {
+            #[cfg(feature = "mutations")]
+            if member.mutated(Mutation::RolloverForgotten) {
+                return Some(Zxid(last.0 + 1));
+            }
             last.next()?
         } else {
             Zxid::new(self.epoch, member.config.first_counter)
@@ -376,7 +381,9 @@ impl Leading {
         self.phase_since_ms = now_ms;
         // The whole log is the history that this reign begins with, and snapshots for learners must show all of it
         // (ZOOKEEPER-1319).
-        member.replay(member.tail.appended(), effects);
+        if !shows_less(member) {
+            member.replay(member.tail.appended(), effects);
+        }
         self.try_save_current(member, effects);
         let waiting: Vec<_> = self
             .links
@@ -392,7 +399,8 @@ impl Leading {
     }
 
     fn try_save_current(&mut self, member: &mut Member, effects: &mut Vec<Effect>) {
-        if self.phase == Phase::Flushing && member.tail.durable() == member.tail.appended() {
+        let is_durable = member.tail.durable() == member.tail.appended() || vouches_early(member);
+        if self.phase == Phase::Flushing && is_durable {
             self.phase = Phase::SavingCurrent;
             member.save_current(self.epoch, effects);
         }
@@ -403,7 +411,8 @@ impl Leading {
     /// Where the history ends that a learner is brought to: all of it before the reign stands, for a quorum will hold
     /// it before anything else; afterwards what is committed, the rest comes as proposals.
     fn history_end(&self, member: &Member) -> Zxid {
-        if self.is_established() { member.committed } else { member.tail.appended() }
+        let is_open = self.is_established() && !tells_uncommitted(member);
+        if is_open { member.committed } else { member.tail.appended() }
     }
 
     /// `SyncFollower`: how, and the first stretch.
@@ -651,7 +660,7 @@ impl Leading {
         if !self.links.contains_key(&link) {
             return;
         }
-        if member.committed == member.tail.appended() {
+        if member.committed == member.tail.appended() || answers_syncs_early(member) {
             effects.push(Effect::Send { link, packet: Packet::Sync });
         } else if self.pending_syncs.len() < PENDING_SYNCS_MAX {
             self.pending_syncs.push_back((member.tail.appended(), link));

@@ -9,6 +9,7 @@ use crate::{
     effect::{Effect, EpochFile, Service, Trouble},
     event::LinkId,
     member::{Member, Outcome},
+    precautions::cuts_below_snapshot,
 };
 use zkfast_wire::{
     Epoch, Packet, ServerId, SessionId, Zxid,
@@ -215,7 +216,7 @@ impl Learner {
             Packet::Diff { .. } if member.needs_snapshot => return Err(Trouble::OutOfPhase),
             Packet::Diff { .. } => self.stage = Stage::CatchingUp(CatchUp::from(member.tail.appended())),
             // An image of a leader whose reign came to nothing holds what another leader lacks (ZOOKEEPER-1549).
-            Packet::Trunc { zxid } if zxid < member.tail.floor() => {
+            Packet::Trunc { zxid } if zxid < member.tail.floor() && !cuts_below_snapshot(member) => {
                 member.needs_snapshot = true;
                 return Err(Trouble::CutBelowSnapshot);
             }

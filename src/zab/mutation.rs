@@ -40,11 +40,23 @@ pub enum Mutation {
     NeverStepsDown,
     /// A follower commits whatever it appended as soon as anything is committed.
     CommitBeyondLeader,
+    /// A leader stores currentEpoch, and counts itself, before its own log is durable (ZOOKEEPER-1319).
+    LeaderVouchesEarly,
+    /// A leader does not apply its own history before it shows it to others (ZOOKEEPER-1319, 3104).
+    HistoryNotReplayed,
+    /// The counter of an epoch runs into the next one (ZOOKEEPER-1277).
+    RolloverForgotten,
+    /// A leader calls its whole log committed to whoever joins its reign (ZOOKEEPER-1154).
+    SyncWithUncommitted,
+    /// A leader answers a sync at once, whatever it has proposed.
+    SyncAnsweredEarly,
+    /// A learner that is told to cut below its oldest snapshot does not ask for an image (ZOOKEEPER-1549).
+    CutBelowSnapshot,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeFlush,
         Self::LeaderCountsItselfEarly,
         Self::NewLeaderAckBeforeFlush,
@@ -63,5 +75,11 @@ impl Mutation {
         Self::AcksOutliveLink,
         Self::NeverStepsDown,
         Self::CommitBeyondLeader,
+        Self::LeaderVouchesEarly,
+        Self::HistoryNotReplayed,
+        Self::RolloverForgotten,
+        Self::SyncWithUncommitted,
+        Self::SyncAnsweredEarly,
+        Self::CutBelowSnapshot,
     ];
 }

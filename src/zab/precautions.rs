@@ -72,6 +72,26 @@ mod left_out {
     pub(crate) fn never_steps_down(member: &Member) -> bool {
         member.mutated(Mutation::NeverStepsDown)
     }
+
+    pub(crate) fn vouches_early(member: &Member) -> bool {
+        member.mutated(Mutation::LeaderVouchesEarly)
+    }
+
+    pub(crate) fn shows_less(member: &Member) -> bool {
+        member.mutated(Mutation::HistoryNotReplayed)
+    }
+
+    pub(crate) fn tells_uncommitted(member: &Member) -> bool {
+        member.mutated(Mutation::SyncWithUncommitted)
+    }
+
+    pub(crate) fn answers_syncs_early(member: &Member) -> bool {
+        member.mutated(Mutation::SyncAnsweredEarly)
+    }
+
+    pub(crate) fn cuts_below_snapshot(member: &Member) -> bool {
+        member.mutated(Mutation::CutBelowSnapshot)
+    }
 }
 
 #[cfg(not(feature = "mutations"))]
@@ -111,6 +131,26 @@ mod left_out {
     }
 
     pub(crate) const fn never_steps_down(_: &Member) -> bool {
+        false
+    }
+
+    pub(crate) const fn vouches_early(_: &Member) -> bool {
+        false
+    }
+
+    pub(crate) const fn shows_less(_: &Member) -> bool {
+        false
+    }
+
+    pub(crate) const fn tells_uncommitted(_: &Member) -> bool {
+        false
+    }
+
+    pub(crate) const fn answers_syncs_early(_: &Member) -> bool {
+        false
+    }
+
+    pub(crate) const fn cuts_below_snapshot(_: &Member) -> bool {
         false
     }
 }

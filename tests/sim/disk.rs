@@ -148,6 +148,21 @@ impl Disk {
         self.synced = self.entries.len();
     }
 
+    /// The real recovery found this: nothing durable is gone, nothing is there that was not written.
+    pub fn recovered_as(&mut self, last: Zxid, history: &Recovered) {
+        let kept = self.count_through(last);
+        assert!(kept >= self.durable(), "{} of {} durable entries are left", kept, self.durable());
+        assert!(self.contains(last), "{last} was never written");
+        Rc::make_mut(&mut self.entries).truncate(kept);
+        (self.synced, self.snapshot) = (kept, self.snapshot.min(kept));
+        self.purged = self.count_through(history.tail.floor());
+        assert!(self.contains(history.tail.floor()), "history is told from a state that never was");
+        let told =
+            Tail::with_records(self.floor(), self.entries[self.purged..].iter().map(|entry| entry.zxid));
+        assert!(told == history.tail, "told is {:?}, written was {told:?}", history.tail);
+        assert!(history.accepted_epoch == self.accepted_epoch && history.current_epoch == self.current_epoch);
+    }
+
     /// What the next start finds.
     pub fn recovered(&self) -> Recovered {
         let zxids = self.entries[self.purged..].iter().map(|entry| entry.zxid);

@@ -3,6 +3,8 @@
 
 use crate::{
     checks::Check,
+    plan::Sabotage,
+    records::session_of,
     world::{Message, What, World},
 };
 use bytes::Bytes;
@@ -18,20 +20,26 @@ const IMPOSSIBLE: [Trouble; 5] = [
     Trouble::ConfigAhead,
 ];
 
-pub fn payload_of(record: &[u8]) -> u64 {
-    u64::from_be_bytes(record.try_into().expect("eight bytes"))
-}
-
 impl World {
     pub fn effect(&mut self, server: usize, effect: Effect, follow_up: &mut Vec<Event>) -> Check {
         match effect {
-            Effect::Append { zxid, record } => self.servers[server].disk.append(zxid, payload_of(&record)),
+            Effect::Append { zxid, record } => {
+                let payload = self.payload_of(&record);
+                self.servers[server].disk.append(zxid, payload);
+                if let Some(store) = &mut self.servers[server].store {
+                    store.append(zxid, &record);
+                }
+            }
             Effect::Commit { through } => {
-                self.apply(server, through);
+                self.apply(server, through)?;
+                let known = self.checks.committed().len();
                 let disks: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
                 self.checks.commit(server, &disks, through)?;
+                if self.plan.real {
+                    self.check_session_order(known)?;
+                }
             }
-            Effect::Replay { through } => self.apply(server, through),
+            Effect::Replay { through } => self.apply(server, through)?,
             Effect::Truncate { zxid } => {
                 self.servers[server].flush_generation += 1;
                 self.servers[server].flushing = false;
@@ -81,6 +89,9 @@ impl World {
             Effect::Notify { to, notification } => self.notify(server, to.0 as usize - 1, notification),
             Effect::Serve { service, epoch } => {
                 self.servers[server].serving = Some(service);
+                if let Some(store) = &mut self.servers[server].store {
+                    store.tree.discard_pending();
+                }
                 let state = &self.servers[server];
                 if service == Service::Leading {
                     self.checks.lead(server, &state.disk, epoch)?;
@@ -93,7 +104,12 @@ impl World {
                     return self.violated("AppliedIsCommitted", story);
                 }
             }
-            Effect::StopServing => self.servers[server].serving = None,
+            Effect::StopServing => {
+                self.servers[server].serving = None;
+                if let Some(store) = &mut self.servers[server].store {
+                    store.tree.discard_pending();
+                }
+            }
             Effect::Look { because } => {
                 self.elections += 1;
                 self.trouble(server, because)?;
@@ -138,19 +154,26 @@ impl World {
         let state = &mut self.servers[server];
         let count = state.disk.entries().len();
         let Some(node) = &state.node else { return };
-        if state.flushing || state.busy || count == state.disk.synced() {
+        let hangs = state.flush_us == Some(u64::MAX);
+        if state.flushing || state.busy || hangs || count == state.disk.synced() {
             return;
         }
         state.flushing = true;
-        let what = What::Flushed { generation: state.flush_generation, count, epoch: node.epoch() };
-        let delay_us = self.disk_us(server);
+        if let Some(store) = &mut state.store {
+            store.start_flush();
+        }
+        let zxid = state.disk.last();
+        let what = What::Flushed { generation: state.flush_generation, count, epoch: node.epoch(), zxid };
+        let delay_us = self.servers[server].flush_us.unwrap_or_else(|| self.disk_us(server));
         let whom = self.whom(server);
         self.after(delay_us, whom, what);
     }
 
-    fn apply(&mut self, server: usize, through: Zxid) {
+    fn apply(&mut self, server: usize, through: Zxid) -> Check {
         let state = &mut self.servers[server];
-        state.applied = state.applied.max(state.disk.count_through(through));
+        let (from, to) = (state.applied, state.disk.count_through(through));
+        state.applied = from.max(to);
+        if state.store.is_some() { self.apply_to_tree(server, from, to) } else { Ok(()) }
     }
 
     /// A disk operation is about to take effect, or has just done so: the moment at which a loss of power tells most.
@@ -172,14 +195,26 @@ impl World {
                 self.step(server, Event::Tick)?;
                 return self.check_isolation(server);
             }
-            What::Flushed { generation, count, epoch } => {
-                return self.flushed(server, generation, count, epoch);
+            What::Flushed { generation, epoch, zxid, .. }
+                if generation != self.servers[server].flush_generation =>
+            {
+                if self.plan.sabotage == Some(Sabotage::LateFlushCounts) {
+                    return self.step(server, Event::Durable { epoch, zxid });
+                }
             }
+            What::Flushed { count, epoch, zxid, .. } => return self.flushed(server, count, epoch, zxid),
             What::EpochSaved { file, epoch } => {
-                if self.crashes_at_disk(server) {
+                if self.crash_at_disk_now() {
+                    if let Some(store) = &self.servers[server].store {
+                        store.tear_epoch(file);
+                    }
+                    self.crash(server);
                     return Ok(());
                 }
                 self.servers[server].disk.save_epoch(file, epoch);
+                if let Some(store) = &self.servers[server].store {
+                    store.save_epoch(file, epoch);
+                }
                 if self.crashes_at_disk(server) {
                     return Ok(());
                 }
@@ -190,10 +225,14 @@ impl World {
                     return Ok(());
                 }
                 let state = &mut self.servers[server];
+                if let Some(store) = &mut state.store {
+                    store.truncate(zxid);
+                }
                 state.disk.truncate(zxid);
                 let kept = state.disk.entries().len();
                 state.applied = state.applied.min(kept);
                 self.checks.cut(kept, &self.disks())?;
+                self.compare_trees(server)?;
                 if self.crashes_at_disk(server) {
                     return Ok(());
                 }
@@ -206,6 +245,9 @@ impl World {
                     return Ok(());
                 }
                 self.servers[server].disk.cut_log(zxid);
+                if let Some(store) = &mut self.servers[server].store {
+                    store.install_cut(zxid);
+                }
                 self.checks.cut(self.servers[server].disk.entries().len(), &self.disks())?;
                 let delay_us = self.disk_us(server);
                 let whom = self.whom(server);
@@ -253,17 +295,16 @@ impl World {
         Ok(())
     }
 
-    fn flushed(&mut self, server: usize, generation: u32, count: usize, epoch: zkfast_wire::Epoch) -> Check {
-        if self.servers[server].flush_generation != generation {
-            return Ok(());
-        }
+    fn flushed(&mut self, server: usize, count: usize, epoch: zkfast_wire::Epoch, zxid: Zxid) -> Check {
         if self.crashes_at_disk(server) {
             return Ok(());
         }
         let state = &mut self.servers[server];
         state.flushing = false;
         state.disk.flushed(count);
-        let zxid = state.disk.entries()[count - 1].zxid;
+        if let Some(store) = &mut state.store {
+            store.complete_through(zxid);
+        }
         if self.crashes_at_disk(server) {
             return Ok(());
         }
@@ -279,9 +320,17 @@ impl World {
         let state = &mut self.servers[server];
         state.applied = image.len();
         state.disk.install(image);
+        if let Some(store) = &mut state.store {
+            store.install_rename();
+        }
         if self.crashes_at_disk(server) {
             return Ok(());
         }
+        let keeps = self.plan.sabotage == Some(Sabotage::HistoryAcrossImages);
+        if let Some(store) = &mut self.servers[server].store {
+            store.install_done(zxid, keeps);
+        }
+        self.compare_trees(server)?;
         let state = &mut self.servers[server];
         state.busy = false;
         let (link, _) = state.installing.take().expect("an installation");
@@ -300,6 +349,15 @@ impl World {
         if count == 0 {
             return Ok(());
         }
+        if let Some(store) = &mut state.store {
+            if state.serving.is_none() || state.applied != count {
+                return Ok(());
+            }
+            let floor = store.snapshot();
+            let purged = state.disk.count_through(floor);
+            state.disk.snapshot(count, purged);
+            return self.step(server, Event::Purged { floor });
+        }
         state.disk.snapshot(count, purge);
         let floor = state.disk.floor();
         self.step(server, Event::Purged { floor })
@@ -311,7 +369,7 @@ impl World {
         let disk = &self.servers[server].disk;
         let entry = disk.entries()[disk.count_through(zxid) - 1];
         assert_eq!(entry.zxid, zxid, "asked for a record that is not there");
-        Bytes::copy_from_slice(&entry.payload.to_be_bytes())
+        self.record_of(entry.payload)
     }
 
     fn send_history(&mut self, server: usize, link: LinkId, after: Zxid, through: Zxid, committed: Zxid) {
@@ -319,8 +377,15 @@ impl World {
         let range = disk.count_through(after)..disk.count_through(through);
         assert!(after >= disk.floor(), "history that was purged");
         let entries: Vec<_> = disk.entries()[range].to_vec();
+        if let Some(store) = &mut self.servers[server].store {
+            let read = store.read_history(after, through);
+            for ((zxid, record), entry) in read.iter().zip(&entries) {
+                let same = *zxid == entry.zxid && self.library.get(&entry.payload) == Some(record);
+                assert!(same, "told {zxid} where {} is", entry.zxid);
+            }
+        }
         for entry in entries {
-            let (zxid, record) = (entry.zxid, Bytes::copy_from_slice(&entry.payload.to_be_bytes()));
+            let (zxid, record) = (entry.zxid, self.record_of(entry.payload));
             self.send(link, server, Message::Packet(Packet::Proposal { zxid, record }));
             if zxid <= committed {
                 self.send(link, server, Message::Packet(Packet::Commit { zxid }));
@@ -338,7 +403,8 @@ impl World {
         }
         let image = state.disk.image(zxid);
         self.send(link, server, Message::Packet(Packet::Snap { zxid }));
-        self.send(link, server, Message::Image(image));
+        let bytes = self.servers[server].store.as_mut().map_or_else(Bytes::new, |store| store.image());
+        self.send(link, server, Message::Image(image, bytes));
         self.transferred_later(server, link, zxid);
         Ok(())
     }
@@ -355,10 +421,10 @@ impl World {
         let Some(service) = self.servers[server].serving else { return Ok(()) };
         self.next_payload += 1;
         let payload = self.next_payload;
+        let session = session_of(server, self.servers[server].life, payload);
         if service == Service::Leading {
-            return self.submit(server, payload);
+            return self.submit(server, session, payload);
         }
-        let session = zkfast_wire::SessionId(payload as i64);
         if self.rng.chance(5) {
             return self.step(server, Event::Revalidate { session, timeout_ms: 4000 });
         }
@@ -380,8 +446,11 @@ impl World {
             self.promised_syncs.entry(link.0 as usize).or_default().push_back(appended);
             follow_up.push(Event::Sync { link });
         } else if let Some(zxid) = self.servers[server].node.as_ref().and_then(Node::next_zxid) {
-            self.checks.submitted(zxid, payload_of(&request.body));
-            follow_up.push(Event::Submit { zxid, record: request.body.clone() });
+            let payload = u64::from_be_bytes((*request.body).try_into().expect("eight bytes"));
+            let record = self.prepare(server, request.session, payload, zxid);
+            let payload = self.payload_of(&record);
+            self.checks.submitted(zxid, payload);
+            follow_up.push(Event::Submit { zxid, record });
         }
     }
 

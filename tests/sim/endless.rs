@@ -8,12 +8,22 @@ mod driver;
 mod faults;
 mod network;
 mod plan;
+mod records;
 mod rng;
 mod schedule;
+mod store;
+#[path = "../support"]
+mod support {
+    pub mod simulated_disk;
+}
 mod world;
 
 use crate::{plan::Plan, schedule::Figures};
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 use zkfast_zab::Mutation;
 
 const HELP: &str = "\
@@ -26,6 +36,9 @@ Runs fault schedules of a simulated ensemble until one breaks an invariant.
   sim --lines N            so many events of it (100)
   sim --mutation NAME      with a fault in the protocol, to see it caught
 ";
+
+/// The schedule that runs.
+static AT: AtomicU64 = AtomicU64::new(0);
 
 struct Options {
     from: u64,
@@ -67,11 +80,18 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    std::panic::set_hook(Box::new(|_| {}));
+    // A release build ends at the first panic: it must have said in which schedule.
+    std::panic::set_hook(Box::new(|panic| {
+        if cfg!(panic = "abort") {
+            let at = AT.load(Ordering::Relaxed);
+            println!("seed {at}: Assertion: {}", panic.payload_as_str().unwrap_or("a failed assertion"));
+        }
+    }));
     let started = Instant::now();
     let mut total = Figures::default();
     for count in 0..options.seeds {
         let seed = options.from + count;
+        AT.store(seed, Ordering::Relaxed);
         let plan = Plan { mutation: options.mutation, ..Plan::from_seed(seed) };
         match schedule::run(&plan) {
             Ok(figures) => total.add(figures),

@@ -121,7 +121,15 @@ impl World {
         let state = &mut self.servers[server];
         state.node = None;
         state.life += 1;
-        state.disk.lose_power(&mut self.rng);
+        if let Some(store) = &mut state.store {
+            // What is left is found out at once: the checks want to know it while the server is down.
+            store.lose_power(&mut self.rng);
+            let found = store.recover();
+            state.disk.recovered_as(found.last, &found.history);
+            state.found = Some(found.history);
+        } else {
+            state.disk.lose_power(&mut self.rng);
+        }
         state.serving = None;
         state.busy = false;
         state.paused_until_us = 0;

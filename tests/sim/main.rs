@@ -1,5 +1,6 @@
 //! The deterministic simulator: N servers of the real `zab` on one thread, over a network that delays and breaks,
-//! disks that forget what was not synced, and a clock that is made up. Each schedule comes from a seed.
+//! disks that forget what was not synced, and a clock that is made up. Each schedule comes from a seed; in every
+//! twentieth the servers have the real tree and the real storage too. `src/zab/PROTOCOL.md` tells what is checked.
 
 #![allow(missing_docs, reason = "a test")]
 #![allow(dead_code, reason = "the endless mode, a crate of its own, uses more of these rooms")]
@@ -10,8 +11,15 @@ mod driver;
 mod faults;
 mod network;
 mod plan;
+mod records;
 mod rng;
+mod scenarios;
 mod schedule;
+mod store;
+#[path = "../support"]
+mod support {
+    pub mod simulated_disk;
+}
 mod world;
 
 use crate::{plan::Plan, schedule::Figures};
@@ -36,7 +44,8 @@ fn no_schedule_breaks_an_invariant() {
 /// tell.
 #[test]
 fn every_mutation_is_caught() {
-    for mutation in Mutation::ALL {
+    // Chance seldom makes a snapshot of a state that is taken back: `scenarios` does.
+    for mutation in Mutation::ALL.into_iter().filter(|mutation| *mutation != Mutation::CutBelowSnapshot) {
         // Rare ones are looked for where they were found once.
         let from = match mutation {
             Mutation::AcceptedEpochNotSaved => 1_300,

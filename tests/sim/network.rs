@@ -3,6 +3,7 @@
 
 use crate::{
     checks::Check,
+    plan::Sabotage,
     world::{Link, Message, What, World},
 };
 use std::collections::VecDeque;
@@ -83,7 +84,7 @@ impl World {
             if !due {
                 return Ok(());
             }
-            let for_disk = matches!(state.wire[to].front(), Some((_, Message::Image(_) | Message::Close)));
+            let for_disk = matches!(state.wire[to].front(), Some((_, Message::Image(..) | Message::Close)));
             if state.held[to] && !for_disk {
                 return Ok(());
             }
@@ -92,8 +93,15 @@ impl World {
                 Message::Packet(packet) => {
                     self.step(server, Event::Packet { link: LinkId(link as u64), packet })?;
                 }
-                Message::Image(image) => {
+                Message::Image(image, bytes) => {
                     let (_, zxid) = self.servers[server].installing.expect("an image follows SNAP");
+                    let image = match self.plan.sabotage {
+                        Some(Sabotage::HalfImageTaken) => image[..image.len() / 2].to_vec().into(),
+                        _ => image,
+                    };
+                    if let Some(store) = &mut self.servers[server].store {
+                        store.take_image(zxid, &bytes);
+                    }
                     self.servers[server].flush_generation += 1;
                     self.servers[server].flushing = false;
                     self.servers[server].busy = true;

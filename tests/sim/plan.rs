@@ -50,6 +50,17 @@ impl Fault {
     ];
 }
 
+/// A precaution of the driver that is left out, to prove that somebody would notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// A flush that began before a cut is reported after it (ZOOKEEPER-4712).
+    LateFlushCounts,
+    /// An image is taken over before all of it is there (ZOOKEEPER-2872, 3642).
+    HalfImageTaken,
+    /// What an image takes the place of stays in the directory, and nobody looks at it twice (ZOOKEEPER-4925).
+    HistoryAcrossImages,
+}
+
 /// Everything about a schedule that is decided before it starts.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -76,7 +87,13 @@ pub struct Plan {
     /// A snapshot and a purge after about so many transactions.
     pub snapshot_every: u64,
     pub mutation: Option<Mutation>,
+    pub sabotage: Option<Sabotage>,
+    /// Real trees and real files, on top of the model of them.
+    pub real: bool,
 }
+
+/// Every so many seeds the servers have real trees and real files: such a schedule costs some twenty others.
+pub const REAL_EVERY: u64 = 20;
 
 impl Plan {
     pub fn from_seed(seed: u64) -> Self {
@@ -103,6 +120,8 @@ impl Plan {
             first_counter: if rng.chance(10) { u32::MAX - rng.between(3, 60) as u32 } else { 1 },
             snapshot_every: *rng.pick(&[10, 50, 100_000]),
             mutation: None,
+            sabotage: None,
+            real: seed % REAL_EVERY == REAL_EVERY - 1,
         }
     }
 
@@ -123,6 +142,7 @@ impl Plan {
             force_snapshot: false,
             first_counter: 1,
             snapshot_every: 100_000,
+            real: false,
             ..Self::from_seed(seed)
         }
     }

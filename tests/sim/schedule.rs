@@ -30,10 +30,15 @@ impl Figures {
 
 /// Runs a schedule. A failed assertion of the protocol is a violation too.
 pub fn run(plan: &Plan) -> Result<Figures, Violation> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    guarded(|| {
         let mut world = World::new(plan.clone());
         live(&mut world).map(|()| figures(&world))
-    }));
+    })
+}
+
+/// Makes a failed assertion a violation.
+pub fn guarded<T>(act: impl FnOnce() -> Result<T, Violation>) -> Result<T, Violation> {
+    let outcome = catch_unwind(AssertUnwindSafe(act));
     outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

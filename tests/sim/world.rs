@@ -6,6 +6,7 @@ use crate::{
     disk::{Disk, Entry},
     plan::Plan,
     rng::Rng,
+    store::{Ground, Store},
 };
 use bytes::Bytes;
 use std::{
@@ -13,8 +14,8 @@ use std::{
     collections::{BinaryHeap, HashMap, VecDeque},
     rc::Rc,
 };
-use zkfast_wire::{Ensemble, Epoch, Notification, Packet, ServerId, Zxid};
-use zkfast_zab::{Config, Effect, EpochFile, Event, LinkId, Node, Quorum, Service, Trouble};
+use zkfast_wire::{Ensemble, Epoch, Notification, Packet, ServerId, SessionId, Zxid};
+use zkfast_zab::{Config, Effect, EpochFile, Event, LinkId, Node, Quorum, Recovered, Service, Trouble};
 
 /// tickTime of all servers: short, so that a schedule of seconds holds many elections.
 pub const TICK_MS: u64 = 100;
@@ -33,6 +34,8 @@ pub enum What {
         generation: u32,
         count: usize,
         epoch: Epoch,
+        /// The last of them when it began.
+        zxid: Zxid,
     },
     EpochSaved {
         file: EpochFile,
@@ -110,36 +113,15 @@ pub enum Deed {
     EndFaults,
 }
 
-struct Due {
-    at_us: u64,
-    sequence: u64,
-    whom: Whom,
-    what: What,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_us, self.sequence) == (other.at_us, other.sequence)
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.sequence).cmp(&(other.at_us, other.sequence))
-    }
-}
+/// When, in which order at equal times, and where in `World::due` the rest is: a heap moves its entries a lot.
+type Due = (u64, u64, u32);
 
 /// A message on a learner link.
 #[derive(Debug)]
 pub enum Message {
     Packet(Packet),
-    /// The raw bytes after SNAP, with the signature.
-    Image(Rc<Vec<Entry>>),
+    /// The raw bytes after SNAP, with the signature; the second are those of a real tree.
+    Image(Rc<Vec<Entry>>, Bytes),
     /// The other side closed.
     Close,
 }
@@ -163,6 +145,10 @@ pub struct Server {
     pub node: Option<Node>,
     pub life: u32,
     pub disk: Disk,
+    /// The real storage and the real tree, in a world that has them.
+    pub store: Option<Box<Store>>,
+    /// What the real recovery found, for the next start.
+    pub found: Option<Recovered>,
     /// How many entries the tree shows.
     pub applied: usize,
     pub serving: Option<Service>,
@@ -177,6 +163,8 @@ pub struct Server {
     pub flushing: bool,
     pub epochs_free_at_us: u64,
     pub slow_until_us: u64,
+    /// How long each flush of the log takes, where a story says so; `u64::MAX`: the disk hangs.
+    pub flush_us: Option<u64>,
     pub installing: Option<(LinkId, Zxid)>,
     /// Elected and not able to reach a quorum since then.
     pub alone_since_us: Option<u64>,
@@ -189,6 +177,8 @@ pub struct World {
     pub now_us: u64,
     sequence: u64,
     queue: BinaryHeap<Reverse<Due>>,
+    due: Vec<Option<(Whom, What)>>,
+    free: Vec<u32>,
     pub servers: Vec<Server>,
     pub links: Vec<Link>,
     /// Whether messages from one server reach another.
@@ -205,6 +195,13 @@ pub struct World {
     pub troubles: Vec<(Trouble, u32)>,
     pub trace: Option<Vec<String>>,
     effects: Vec<Effect>,
+    /// Records by their number, in a world with real trees.
+    pub library: HashMap<u64, Bytes>,
+    /// The digest of the tree that a history leads to, by the digest of the history.
+    pub tree_digests: HashMap<u64, i64>,
+    /// The last request of each session that was committed.
+    pub session_order: HashMap<SessionId, i32>,
+    ground: Option<Ground>,
 }
 
 impl World {
@@ -217,6 +214,8 @@ impl World {
             now_us: 1_000_000,
             sequence: 0,
             queue: BinaryHeap::new(),
+            due: Vec::new(),
+            free: Vec::new(),
             servers: (0..servers).map(|_| Server::new()).collect(),
             links: Vec::new(),
             blocked: vec![vec![false; servers]; servers],
@@ -231,8 +230,19 @@ impl World {
             troubles: Vec::new(),
             trace: None,
             effects: Vec::new(),
+            library: HashMap::new(),
+            tree_digests: HashMap::new(),
+            session_order: HashMap::new(),
+            ground: plan.real.then(Ground::new),
             plan,
         };
+        if let Some(ground) = &world.ground {
+            for (index, server) in world.servers.iter_mut().enumerate() {
+                let mut store = Box::new(ground.store(index));
+                server.found = Some(store.recover().history);
+                server.store = Some(store);
+            }
+        }
         for server in 0..servers {
             let delay_us = world.rng.below(20_000);
             world.after(delay_us, Whom::World(Deed::Start(server)), What::Tick);
@@ -249,7 +259,12 @@ impl World {
 
     pub fn at(&mut self, at_us: u64, whom: Whom, what: What) {
         self.sequence += 1;
-        self.queue.push(Reverse(Due { at_us: at_us.max(self.now_us), sequence: self.sequence, whom, what }));
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.due.push(None);
+            self.due.len() as u32 - 1
+        });
+        self.due[place as usize] = Some((whom, what));
+        self.queue.push(Reverse((at_us.max(self.now_us), self.sequence, place)));
     }
 
     pub fn after(&mut self, delay_us: u64, whom: Whom, what: What) {
@@ -262,18 +277,20 @@ impl World {
 
     /// Runs until `until_us`, or until `done` says so after an event.
     pub fn run(&mut self, until_us: u64, mut done: impl FnMut(&Self) -> bool) -> Check {
-        while let Some(Reverse(due)) = self.queue.peek() {
-            if due.at_us > until_us {
+        while let Some(Reverse((at_us, _, place))) = self.queue.peek().copied() {
+            if at_us > until_us {
                 break;
             }
-            let Reverse(due) = self.queue.pop().expect("peeked");
-            self.now_us = due.at_us;
-            match due.whom {
+            self.queue.pop();
+            self.now_us = at_us;
+            let (whom, what) = self.due[place as usize].take().expect("due once");
+            self.free.push(place);
+            match whom {
                 Whom::World(deed) => self.deed(deed)?,
                 Whom::Server(server, life) => {
                     if self.servers[server].life == life && self.servers[server].node.is_some() {
-                        self.happen(server, due.what)?;
-                    } else if let What::Link { link, to } = due.what {
+                        self.happen(server, what)?;
+                    } else if let What::Link { link, to } = what {
                         self.links[link].wire[to].clear();
                     }
                 }
@@ -317,7 +334,8 @@ impl World {
         let config = self.config(server);
         let now_ms = self.clock_ms(server);
         let mut effects = std::mem::take(&mut self.effects);
-        let recovered = self.servers[server].disk.recovered();
+        let state = &mut self.servers[server];
+        let recovered = state.found.take().unwrap_or_else(|| state.disk.recovered());
         let node = Node::member(config, recovered, now_ms, &mut effects).expect("an ensemble of ours");
         let state = &mut self.servers[server];
         state.applied = state.disk.entries().len();
@@ -409,10 +427,12 @@ impl World {
         Ok(())
     }
 
-    pub fn submit(&mut self, server: usize, payload: u64) -> Check {
+    pub fn submit(&mut self, server: usize, session: SessionId, payload: u64) -> Check {
         let Some(zxid) = self.servers[server].node.as_ref().and_then(Node::next_zxid) else { return Ok(()) };
+        let record = self.prepare(server, session, payload, zxid);
+        let payload = self.payload_of(&record);
         self.checks.submitted(zxid, payload);
-        self.step(server, Event::Submit { zxid, record: Bytes::copy_from_slice(&payload.to_be_bytes()) })
+        self.step(server, Event::Submit { zxid, record })
     }
 
     pub fn disks(&self) -> Vec<&Disk> {
@@ -436,6 +456,8 @@ impl Server {
             node: None,
             life: 0,
             disk: Disk::default(),
+            store: None,
+            found: None,
             applied: 0,
             serving: None,
             ahead_ms: 0,
@@ -446,6 +468,7 @@ impl Server {
             flushing: false,
             epochs_free_at_us: 0,
             slow_until_us: 0,
+            flush_us: None,
             installing: None,
             alone_since_us: None,
             forwarded_syncs: 0,

@@ -201,6 +201,37 @@ impl Disk {
         }
     }
 
+    /// The files as whoever reads them now sees them, those without a name left out.
+    #[allow(dead_code, reason = "not every user of this disk reads while it is written")]
+    pub fn contents(&self) -> Image {
+        let state = self.state();
+        let seen = |file: usize| {
+            let mut bytes = state.files[file].durable.clone();
+            for (at, data) in &state.files[file].unsynced {
+                put(&mut bytes, *at, data);
+            }
+            for change in &state.journal {
+                if let Change::Size(sized, length) = change
+                    && *sized == file
+                {
+                    bytes.resize(*length as usize, 0);
+                }
+            }
+            bytes
+        };
+        let named = state.names.iter().filter(|(name, _)| !name.starts_with("prepared-"));
+        named.map(|(name, file)| (name.clone(), seen(*file))).collect()
+    }
+
+    /// Somebody removed this file, durably.
+    #[allow(dead_code, reason = "not every user of this disk purges")]
+    pub fn forget(&self, name: &str) {
+        let mut state = self.state();
+        state.commit();
+        state.names.remove(name);
+        state.durable_names.remove(name);
+    }
+
     /// What a power cut leaves.
     pub fn crash(&self, random: &mut Random) -> Image {
         let state = self.state();
