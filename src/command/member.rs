@@ -11,6 +11,7 @@ use crate::{
         recovery::Recovered,
     },
 };
+use std::{fs, io};
 use zkfast_wire::Zxid;
 use zkfast_zab::{Config, Recovered as History, Tail};
 
@@ -23,7 +24,10 @@ pub(super) fn protocol(settings: &EnsembleSettings) -> Config {
     config.notification_interval_ms_min = settings.notification_interval_ms_min.into();
     config.notification_interval_ms_max = settings.notification_interval_ms_max.into();
     config.dial_retry_ms = settings.dial_retry_ms.into();
+    config.first_counter = settings.first_counter + 1;
     config.force_snapshot = settings.force_snapshot;
+    // `ZKDatabase` takes no less.
+    config.diff_records_max = u64::from(settings.commit_log_count).max(500);
     config
 }
 
@@ -37,6 +41,17 @@ pub(super) fn history(recovered: &Recovered, dirs: &DataDirs) -> Result<History,
         accepted_epoch: epochs::read(&dirs.snapshots, EpochFile::Accepted)?,
         current_epoch: epochs::read(&dirs.snapshots, EpochFile::Current)?,
     })
+}
+
+/// The log files as far as they are there: the zxid before the first record of each, and its bytes. Oldest first.
+pub(super) fn log_files(dirs: &DataDirs) -> io::Result<Vec<(Zxid, u64)>> {
+    let logs = dirs.logs()?;
+    logs.iter().map(|log| Ok((Zxid(log.zxid.0 - 1), fs::metadata(&log.path)?.len()))).collect()
+}
+
+/// Bytes of the newest snapshot's file; 0 if there is none.
+pub(super) fn snapshot_bytes(dirs: &DataDirs) -> io::Result<u64> {
+    dirs.snapshots()?.last().map_or(Ok(0), |newest| Ok(fs::metadata(&newest.path)?.len()))
 }
 
 /// A port for the others that cannot be had, and the like.

@@ -146,6 +146,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
                 tree: tree_config(options, &growth),
                 recovery: recovery_options(options),
                 leader_serves: settings.leader_serves,
+                local_sessions: settings.local_sessions.then_some(settings.upgrades_local_sessions),
+                read_only: settings.read_only_mode,
+                snapshot_size_factor: settings.snapshot_size_factor,
+                log_files: member::log_files(&dirs).map_err(refused)?,
+                snapshot_bytes: member::snapshot_bytes(&dirs).map_err(refused)?,
                 purged: Arc::clone(&purged),
                 board: Arc::clone(&board),
             };
@@ -267,6 +272,7 @@ fn tree_config(options: &ServeOptions, growth: &Option<GrowthListener>) -> TreeC
         has_digests: options.cfg.digest_enabled,
         record_bytes_max: 2 * options.cfg.frame_bytes_limit as usize,
         acl_rules: AclRules { without_digest: !options.cfg.protection.digest_enabled, ..AclRules::default() },
+        local_sessions: options.ensemble.as_ref().is_some_and(|settings| settings.local_sessions),
         enforces_quotas: options.cfg.enforce_quota,
         growth: growth.clone(),
         ..TreeConfig::default()

@@ -85,6 +85,14 @@ pub struct EnsembleSettings {
     pub notification_interval_ms_max: u32,
     /// `forceSnapshotSync`: every learner is sent a snapshot (Q49).
     pub force_snapshot: bool,
+    /// `localSessionsEnabled` (S15).
+    pub local_sessions: bool,
+    /// `localSessionsUpgradingEnabled` (S15).
+    pub upgrades_local_sessions: bool,
+    /// `readonlymode.enabled` (S16).
+    pub read_only_mode: bool,
+    /// `testingonly.initialZxid`: the counter behind which a leader's first transaction comes.
+    pub first_counter: u32,
     /// `leaderServes`: does a leader take clients (Q79)?
     pub leader_serves: bool,
     /// `commitLogCount`: committed transactions kept in memory for learners that were away (Q51).

@@ -33,8 +33,6 @@ const SASL: &str = "SASL authentication";
 const ADMIN: &str = "AdminServer (HTTP)";
 const METRICS: &str = "metrics provider but the four-letter word mntr";
 const RECONFIG: &str = "dynamic reconfiguration";
-const READ_ONLY: &str = "read-only mode";
-const LOCAL: &str = "local sessions";
 
 /// Names as written in `zoo.cfg`. One that ends in `*` stands for all that begin so. The first match counts.
 const KEYS: &[(&str, Standing)] = &[
@@ -68,8 +66,8 @@ const KEYS: &[(&str, Standing)] = &[
         absent("true", "observer without a log; observers here always write log and snapshots"),
     ),
     ("observerMasterPort", absent("0", "observer master")),
-    ("localSessionsEnabled", absent("false", LOCAL)),
-    ("localSessionsUpgradingEnabled", absent("false", LOCAL)),
+    ("localSessionsEnabled", Obeyed),
+    ("localSessionsUpgradingEnabled", Obeyed),
     ("autopurge.snapRetainCount", Obeyed),
     ("autopurge.purgeInterval", Obeyed),
     ("sslQuorum", absent("false", TLS)),
@@ -201,10 +199,10 @@ const KEYS: &[(&str, Standing)] = &[
     ("audit.impl.class", Moot),
     ("messageTracker.*", Moot),
     ("pathStats.*", Moot),
-    ("readonlymode.enabled", absent("false", READ_ONLY)),
+    ("readonlymode.enabled", JavaFlagOnly),
     ("jmx.log4j.disable", Moot),
     ("controllerPort", Moot),
-    ("testingonly.initialZxid", Moot),
+    ("testingonly.initialZxid", Obeyed),
     ("test.allowDiscontinuousProposals", Moot),
     ("java.security.auth.login.config", JavaFlagOnly),
 ];

@@ -119,6 +119,15 @@ pub struct ZooCfg {
     pub skip_acl: bool,
     /// `DigestAuthenticationProvider.superDigest`: `super:<base64 of sha1>`.
     pub super_digest: Option<String>,
+    /// `localSessionsEnabled`: sessions that only this server of an ensemble knows (S15).
+    pub local_sessions: bool,
+    /// `localSessionsUpgradingEnabled`: a local session that makes an ephemeral becomes a global one.
+    pub upgrades_local_sessions: bool,
+    /// The Java property `readonlymode.enabled`: a member without a leader serves reads (S16).
+    pub read_only_mode: bool,
+    /// `testingonly.initialZxid`: the counter behind which a leader's first transaction comes; for tests of the end of
+    /// an epoch (S25).
+    pub first_counter: u32,
     /// `leaderServes`: does a leader take clients? Off only if the value is `no`.
     pub leader_serves: bool,
     /// `nio.sessionlessCnxnTimeout`: a connection that asks for no session is closed after this long.
@@ -221,6 +230,10 @@ impl ZooCfg {
                 .notification_interval_ms_max
                 .max(self.notification_interval_ms_min),
             force_snapshot: self.force_snapshot,
+            local_sessions: self.local_sessions,
+            upgrades_local_sessions: self.upgrades_local_sessions,
+            read_only_mode: self.read_only_mode,
+            first_counter: self.first_counter,
             leader_serves: self.leader_serves,
             commit_log_count: self.commit_log_count,
             snapshot_size_factor: self.snapshot_size_factor,
@@ -404,6 +417,11 @@ impl ZooCfg {
             extended_types: set.property_switch("extendedTypesEnabled", false),
             skip_acl: set.property("skipACL") == Some("yes"),
             super_digest: set.property("DigestAuthenticationProvider.superDigest").map(str::to_owned),
+            local_sessions: set.switch("localSessionsEnabled", false)?,
+            upgrades_local_sessions: set.switch("localSessionsUpgradingEnabled", false)?,
+            read_only_mode,
+            first_counter: set.property_number("testingonly.initialZxid", 0, 0, i64::from(u32::MAX) - 1)
+                as u32,
             leader_serves: set.property("leaderServes") != Some("no"),
             sessionless_timeout_ms: set.property_number("nio.sessionlessCnxnTimeout", 10_000, 1, most) as u32,
             container_check_interval_ms: container(&mut set, "znode.container.checkIntervalMs", 60_000, 1)

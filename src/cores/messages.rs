@@ -162,6 +162,20 @@ pub enum Delivery {
     },
     /// A member of an ensemble serves clients from here on, reading through this.
     Serve(Box<Reader>),
+    /// It has no leader, and serves reads to clients that ask for no more (S16), through this.
+    ServeReadOnly(Box<Reader>),
+    /// This server is read-only and makes no sessions: say so with -119 in place of a session (S16).
+    NotReadOnly {
+        /// Asking connection.
+        connection: ConnectionId,
+    },
+    /// A local session has ended, as its client asked (S15).
+    LocalClosed {
+        /// Who asked.
+        asker: Asker,
+        /// The session.
+        session: SessionId,
+    },
     /// It serves nobody any more: close the clients' connections, refuse new ones, and answer [`Submission::Quiet`].
     StopServing,
     /// Nobody is served and the state moved on: move the view along, so that old versions can go.
@@ -183,6 +197,10 @@ pub enum CloseReason {
     SessionMoved,
     /// The session cannot be made, because the log's disk is full.
     NoSpace,
+    /// A session of the whole ensemble, and this server is read-only (S16).
+    ReadOnly,
+    /// A session that only this server knew has expired (S15).
+    LocalExpired,
 }
 
 /// Transactions committed together.

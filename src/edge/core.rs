@@ -58,6 +58,8 @@ pub struct Core {
     idle_from_ms: u64,
     /// Whether clients may have sessions here now: always, alone; in an ensemble, while this server has a role.
     pub(super) is_serving: bool,
+    /// They may only read (S16).
+    pub(super) is_read_only: bool,
     is_stopping: bool,
 }
 
@@ -104,6 +106,7 @@ impl Core {
             swept_at_ms: 0,
             idle_from_ms: 0,
             is_serving,
+            is_read_only: false,
             is_stopping: false,
         }
     }

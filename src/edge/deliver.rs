@@ -46,7 +46,13 @@ impl Core {
                     self.complete(asker, Asked::Write, Completion::Write(&Answer::Error(code)));
                 }
                 Delivery::Close { connection, reason } => self.close_at_once(connection, reason),
-                Delivery::Serve(reader) => self.begin_serving(*reader),
+                Delivery::Serve(reader) => self.begin_serving(*reader, false),
+                Delivery::ServeReadOnly(reader) => self.begin_serving(*reader, true),
+                Delivery::NotReadOnly { connection } => self.not_read_only(connection),
+                Delivery::LocalClosed { asker, session } => {
+                    self.complete(asker, Asked::Write, Completion::Write(&Answer::SessionClosed));
+                    self.session_ended(session, Some(asker.connection));
+                }
                 Delivery::StopServing => self.stop_serving(),
                 Delivery::View(view) => self.reader.set_view(view),
                 Delivery::Tree(reader) => self.reader = *reader,
@@ -58,9 +64,10 @@ impl Core {
         true
     }
 
-    /// A member of an ensemble has found its place in it.
-    fn begin_serving(&mut self, reader: Reader) {
+    /// A member of an ensemble has found its place in it, or has looked for one in vain.
+    fn begin_serving(&mut self, reader: Reader, is_read_only: bool) {
         assert!(self.watches.is_empty(), "watches went with their connections");
+        self.is_read_only = is_read_only;
         self.reader = reader;
         self.is_serving = true;
     }
@@ -140,6 +147,8 @@ impl Core {
         let Some(connection) = self.connections.get(id) else { return };
         let why = match reason {
             CloseReason::SessionMoved => "its session came in on another connection",
+            CloseReason::ReadOnly => "this server is read-only now, and cannot ask for its session",
+            CloseReason::LocalExpired => "its local session has expired",
             CloseReason::NoSpace => "its session cannot be made, because the log's disk is full",
         };
         log::info!("Closing {}: {why}.", connection.name());

@@ -7,7 +7,7 @@
 use super::{
     connection::{Connection, Phase},
     core::Core,
-    outstanding::{Waiting, What},
+    outstanding::{Outcome, Waiting, What},
 };
 use crate::{
     config::limits,
@@ -15,6 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{borrow::Cow, ops::Range};
+use zkfast_tree::Answer;
 use zkfast_wire::{Decoder, ErrorCode, OpCode, ReplyHeader, Request, RequestHeader, Xid, Zxid, frame};
 
 /// Bytes read from one socket, of which parts must outlive the read buffer: bodies that go to the pipeline or wait.
@@ -124,6 +125,15 @@ impl Core {
         if connection.was_held_too_long && op.is_some_and(may_be_throttled) {
             self.counters.throttled.increment();
             self.wait(connection, header.xid, 0, What::Throttled);
+            return self.advance(connection);
+        }
+        // S16: the end of a session is all that a read-only server takes.
+        if let Some(op) = op
+            && self.is_read_only
+            && (op == OpCode::Sync || op.is_write() && op != OpCode::CloseSession)
+        {
+            let refusal = Outcome::Write(op, Answer::Error(ErrorCode::NOT_READ_ONLY));
+            self.wait(connection, header.xid, 0, What::Answered(refusal));
             return self.advance(connection);
         }
         match op {

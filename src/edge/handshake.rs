@@ -11,7 +11,9 @@ use crate::{
 };
 use bytes::BufMut;
 use zkfast_tree::session;
-use zkfast_wire::{ConnectRequest, ConnectResponse, Decoder, SessionId, frame, handshake::PASSWORD_BYTES};
+use zkfast_wire::{
+    ConnectRequest, ConnectResponse, Decoder, ErrorCode, SessionId, Xid, frame, handshake::PASSWORD_BYTES,
+};
 
 /// Who might be at the door, by the first four bytes (a length in ZooKeeper's protocol).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,6 +119,12 @@ impl Core {
             self.counters.connections_rejected.increment();
             return connection.kill();
         }
+        // C7: it shall find a server that takes writes.
+        if self.is_read_only && request.read_only != Some(true) {
+            log::info!("Refusing session request for not-read-only client {}.", connection.peer);
+            self.counters.connections_rejected.increment();
+            return connection.kill();
+        }
         // C6: the client has seen what this server has not. It shall find another one.
         if request.last_zxid_seen > self.reader.view() {
             log::info!(
@@ -139,7 +147,7 @@ impl Core {
             return connection.kill();
         }
         // The answer says whether this server is read-only, and only to a client that knows the field (C3).
-        let read_only = request.read_only.map(|_| false);
+        let read_only = request.read_only.map(|_| self.is_read_only);
         let timeout_ms = request
             .timeout_ms
             .clamp(self.options.session_timeout_ms_min, self.options.session_timeout_ms_max);
@@ -176,6 +184,16 @@ impl Core {
             connection.peer
         );
         self.refuse_session(&mut connection);
+        self.put_back(connection);
+    }
+
+    /// S16: what `ReadOnlyRequestProcessor` answers to a request for a session: the header of a reply, and no more.
+    pub(super) fn not_read_only(&mut self, id: ConnectionId) {
+        let Some(mut connection) = self.connections.borrow(id) else { return };
+        if matches!(connection.phase, Phase::Opening { .. }) {
+            self.reply_code(&mut connection, Xid(0), ErrorCode::NOT_READ_ONLY);
+            connection.finish(self.now_ms());
+        }
         self.put_back(connection);
     }
 

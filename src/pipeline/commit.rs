@@ -114,16 +114,19 @@ impl Pipeline {
                 BarrierKind::Sync { asker } => (asker, Delivery::Synced { asker }),
                 BarrierKind::Failed { asker, code } => (asker, Delivery::Failed { asker, code }),
                 BarrierKind::Ephemerals { asker, session, prefix } => {
-                    let paths = self
-                        .tree
-                        .ephemerals_of(session)
-                        .filter(|path| path.starts_with(&*prefix))
-                        .map(Box::from)
-                        .collect();
-                    (asker, Delivery::Ephemerals { asker, paths })
+                    (asker, self.listed(asker, session, &prefix))
+                }
+                BarrierKind::LocalClosed { asker, session } => {
+                    (asker, Delivery::LocalClosed { asker, session })
                 }
             };
             self.cores[usize::from(asker.connection.core)].push_and_kick(delivery);
         }
+    }
+
+    /// The answer to getEphemerals, from the tree as it is now (OP25).
+    pub(super) fn listed(&self, asker: Asker, session: SessionId, prefix: &str) -> Delivery {
+        let paths = self.tree.ephemerals_of(session).filter(|path| path.starts_with(prefix));
+        Delivery::Ephemerals { asker, paths: paths.map(Box::from).collect() }
     }
 }

@@ -141,6 +141,7 @@ enum BarrierKind {
     Sync { asker: Asker },
     Failed { asker: Asker, code: ErrorCode },
     Ephemerals { asker: Asker, session: SessionId, prefix: Box<str> },
+    LocalClosed { asker: Asker, session: SessionId },
 }
 
 /// One client core and what did not fit into its lane.

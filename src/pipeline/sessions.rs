@@ -118,6 +118,11 @@ impl SessionTable {
         self.connections.remove(&session)
     }
 
+    /// Forgets where the session lives; returns the connection that it had here.
+    pub(super) fn forget(&mut self, session: SessionId) -> Option<ConnectionId> {
+        self.connections.remove(&session)
+    }
+
     /// Forgets a closed connection, unless the session has moved to another one meanwhile.
     pub(super) fn disconnect(&mut self, session: SessionId, connection: ConnectionId) {
         if self.connections.get(&session) == Some(&connection) {
@@ -233,7 +238,13 @@ impl Pipeline {
     pub(super) fn sessions_dump(&self) -> SessionsDump {
         let wall_offset_ms = clock::wall_ms() - self.clock.now_ms().cast_signed();
         let paths = |session| self.tree.ephemerals_of(session).map(str::to_owned).collect();
+        let global = (self.duty == Duty::Forwards).then(|| {
+            let mut sessions: Vec<_> = self.tree.sessions().iter().collect();
+            sessions.sort_unstable();
+            sessions
+        });
         SessionsDump {
+            global,
             expiring: self
                 .sessions
                 .expiry

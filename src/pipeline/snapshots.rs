@@ -205,6 +205,11 @@ impl Snapshots {
         }
     }
 
+    /// Size of the last snapshot of this run, bytes; 0 before the first one.
+    pub(super) fn last_bytes(&self) -> u64 {
+        self.last_bytes.load(Ordering::Relaxed)
+    }
+
     /// Another server's image of `bytes` bytes is the newest snapshot now.
     pub(super) fn adopted(&mut self, zxid: Zxid, bytes: u64) {
         self.draw();

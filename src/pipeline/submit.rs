@@ -73,6 +73,7 @@ impl Pipeline {
     }
 
     fn submit(&mut self, core: usize, submission: Submission) {
+        let Some(submission) = self.submit_local(core, submission) else { return };
         if self.cores[core].awaits_quiet || self.duty != Duty::Orders {
             return self.submit_elsewhere(core, submission);
         }
@@ -242,7 +243,7 @@ impl Pipeline {
         }
     }
 
-    fn add_barrier(&mut self, kind: BarrierKind) {
+    pub(super) fn add_barrier(&mut self, kind: BarrierKind) {
         let behind = self.pending.back().map_or_else(|| self.tree.last_applied(), |pending| pending.zxid);
         self.barriers.push_back(Barrier { behind, kind });
     }

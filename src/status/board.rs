@@ -101,6 +101,7 @@ impl Board {
             ephemerals: self.pipeline.ephemerals.get(),
             data_bytes: self.pipeline.data_bytes.get(),
             sessions: self.pipeline.sessions.get(),
+            local_sessions: self.pipeline.local_sessions.get(),
             log_space_low: self.pipeline.log_space_low.get(),
             connections_open: sum(|core| core.connections.get()),
             outstanding: sum(|core| core.outstanding.get()),

@@ -181,6 +181,8 @@ pub struct PipelineCounters {
     pub data_bytes: Gauge,
     /// Sessions in the tree.
     pub sessions: Gauge,
+    /// Sessions that only this server knows (row S15).
+    pub local_sessions: Gauge,
     /// 1 while the disk has no room for the next log segment and writes are refused, else 0.
     pub log_space_low: Gauge,
     /// Writes and new sessions refused because of that.

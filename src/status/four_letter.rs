@@ -350,14 +350,14 @@ fn wchp(picture: &Picture) -> String {
 fn dump(picture: &Picture) -> String {
     let dump = &picture.sessions_dump;
     let mut out = "SessionTracker dump:\n".to_owned();
-    match &picture.quorum {
-        Some(quorum) if !quorum.global_sessions.is_empty() => {
-            let _ = writeln!(out, "Global Sessions({}):", quorum.global_sessions.len());
-            for (session, timeout_ms) in &quorum.global_sessions {
+    match &dump.global {
+        Some(global) => {
+            let _ = writeln!(out, "Global Sessions({}):", global.len());
+            for (session, timeout_ms) in global {
                 let _ = writeln!(out, "{session}\t{timeout_ms}ms");
             }
         }
-        _ => {
+        None => {
             let sessions: usize = dump.expiring.iter().map(|(_, sessions)| sessions.len()).sum();
             let _ = writeln!(out, "Session Sets ({})/({sessions}):", dump.expiring.len());
             for (expires_ms, sessions) in &dump.expiring {

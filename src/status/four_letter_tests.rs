@@ -58,6 +58,7 @@ fn picture() -> Picture {
         connections: vec![connection(44_934, 1, Some(session)), connection(44_978, 0, None)],
         watches: vec![(SESSION, vec!["/a".to_owned(), "/nope".to_owned()])],
         sessions_dump: SessionsDump {
+            global: None,
             expiring: vec![(1_795_362_424_000, vec![]), (1_795_362_426_000, vec![SESSION])],
             ephemerals: vec![(SESSION, vec!["/a/e".to_owned(), "/a/f".to_owned()])],
         },

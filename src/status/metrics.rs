@@ -101,7 +101,7 @@ fn gauges(picture: &Picture, lines: &mut Lines) {
     lines.integer("ephemerals_count", picture.ephemerals as i64);
     lines.integer("approximate_data_size", picture.data_bytes as i64);
     lines.integer("global_sessions", picture.sessions as i64);
-    lines.integer("local_sessions", 0);
+    lines.integer("local_sessions", picture.local_sessions as i64);
     lines.integer("open_file_descriptor_count", picture.files.0 as i64);
     lines.integer("max_file_descriptor_count", picture.files.1.min(i64::MAX as u64) as i64);
     lines.integer("log_space_low", picture.log_space_low as i64);

@@ -58,6 +58,8 @@ pub struct Picture {
     pub data_bytes: u64,
     /// Sessions.
     pub sessions: u64,
+    /// Sessions that only this server knows.
+    pub local_sessions: u64,
     /// 1 while writes are refused because the log's disk is full, else 0.
     pub log_space_low: u64,
     /// Connections open now.
@@ -137,8 +139,6 @@ pub struct QuorumPicture {
     pub synced_observers: u64,
     /// What only the leader has.
     pub leader: Option<LeaderPicture>,
-    /// Every session with its timeout in milliseconds, on a learner: for `dump`.
-    pub global_sessions: Vec<(SessionId, u32)>,
     /// Milliseconds from the loss of the last role, or the start, until this one stood.
     pub election_ms: u64,
     /// The epoch that this server has accepted last.
@@ -201,6 +201,8 @@ pub struct SessionPicture {
 /// Sessions and ephemerals for `dump`.
 #[derive(Clone, Debug, Default)]
 pub struct SessionsDump {
+    /// On a learner, which expires none: the ensemble's sessions and their timeouts in milliseconds, by id.
+    pub global: Option<Vec<(SessionId, i32)>>,
     /// When buckets of sessions expire, in milliseconds since 1970, and their sessions. Soonest first.
     pub expiring: Vec<(i64, Vec<SessionId>)>,
     /// Ephemeral paths by session.

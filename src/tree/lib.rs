@@ -61,6 +61,9 @@ pub struct TreeConfig {
     pub reconfig_enabled: bool,
     /// `digest.enabled`: transactions carry the tree's digest, and those that come are compared (P34).
     pub has_digests: bool,
+    /// `localSessionsEnabled`: whoever names a session that the database does not know may write, but make no ephemerals
+    /// (S15): another server of the ensemble vouches for it.
+    pub local_sessions: bool,
     /// `enforceQuota`: hard limits refuse (T42); without it they are only counted against.
     pub enforces_quotas: bool,
     /// Bytes of the longest transaction to be made; 0 for any. Who reads the log refuses longer ones: with Apache's
@@ -110,6 +113,17 @@ impl Tree {
         let stat = StatPersisted { aversion: -1, ..stat };
         self.load_node(path::CONFIG, &stat, readable, Some(&[]));
         self.digests.meet();
+    }
+
+    /// Shows the ensemble's configuration to clients, in `/zookeeper/config` (T44). It is what this server goes by, no
+    /// transaction: nothing else of the tree changes. To be called while nobody reads.
+    pub fn set_config(&mut self, text: &str, version: Zxid, time_ms: i64) {
+        let key = self.znodes.key(path::CONFIG);
+        let last = self.last_applied;
+        let Some(mut node) = self.znodes.node_mut(key) else { return };
+        let before = node.node().data_bytes() as u64;
+        node.set_system_data(last, version, time_ms, text.as_bytes());
+        self.data_bytes = self.data_bytes - before + text.len() as u64;
     }
 
     /// A tree with a bare root.

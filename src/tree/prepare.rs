@@ -332,7 +332,11 @@ impl Tree {
             // Apache accepts createTTL with another mode and a negative ttl, and then cannot apply what it logged.
             require(ttl_ms < 0 && op != OpCode::CreateTtl, ErrorCode::BAD_ARGUMENTS)?;
         }
-        self.require_session(ask.session)?;
+        if mode.kind == ModeKind::Ephemeral {
+            self.require_global_session(ask.session)?;
+        } else {
+            self.require_session(ask.session)?;
+        }
         let parent_path = path::parent(&create.path).ok_or(ErrorCode::BAD_ARGUMENTS)?;
         let fixed = self.fix_up(create.acl.as_deref(), ask.identities)?;
 
@@ -591,6 +595,13 @@ impl Tree {
 
     /// S6, E21: a session that is gone or about to be closed may not write.
     fn require_session(&self, session: SessionId) -> Result<(), ErrorCode> {
+        let known = self.overlay.session(session);
+        let alive = known.unwrap_or_else(|| self.config.local_sessions || self.sessions.contains(session));
+        require(alive, ErrorCode::SESSION_EXPIRED)
+    }
+
+    /// What hangs on a session needs one that the whole ensemble knows (`SessionTracker.checkGlobalSession`, S15).
+    fn require_global_session(&self, session: SessionId) -> Result<(), ErrorCode> {
         let alive = self.overlay.session(session).unwrap_or_else(|| self.sessions.contains(session));
         require(alive, ErrorCode::SESSION_EXPIRED)
     }

@@ -30,7 +30,8 @@ pub struct Config {
     pub dial_tries_max: u32,
     /// `forceSnapshotSync`, for tests.
     pub force_snapshot: bool,
-    /// A learner that misses more records than this is sent a snapshot instead.
+    /// `commitLogCount`: a learner that misses more records than this is sent them only where the driver says that they
+    /// are cheaper than a snapshot ([`Event::Cheaper`](crate::Event::Cheaper)).
     pub diff_records_max: u64,
     /// A learner that misses at most so many records joins the live traffic, which queues behind them on its link;
     /// before that it is sent history only. This bounds the queue of a link.

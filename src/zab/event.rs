@@ -51,6 +51,12 @@ pub enum Event {
         /// Its zxid.
         zxid: Zxid,
     },
+    /// To send the records above `floor` is cheaper than to send an image (`snapshotSizeFactor`, Q49). Before the first
+    /// word of it only the number of the missing records decides.
+    Cheaper {
+        /// Whose last record lies below is sent an image, unless it misses only few.
+        floor: Zxid,
+    },
     /// Records through `floor` are no longer in the log.
     Purged {
         /// The last record that is gone.

@@ -431,6 +431,7 @@ impl Leading {
             end,
             force_snapshot: member.config.force_snapshot,
             diff_records_max: member.config.diff_records_max,
+            cheap_from: member.cheap_from,
         };
         let plan = mutated_plan(member, &inputs, sync_plan(&inputs));
         let after = match plan {

@@ -35,6 +35,8 @@ pub(crate) struct Member {
     pub(crate) replayed: Zxid,
     /// What was to be cut off lies in a snapshot alone: only an image of the leader's helps.
     pub(crate) needs_snapshot: bool,
+    /// Records above this one are cheaper to send than an image is.
+    pub(crate) cheap_from: Zxid,
     /// Whom this server follows, or is, when it is not looking.
     pub(crate) vote: Vote,
     /// The election round of that vote (logical clock).
@@ -61,6 +63,7 @@ impl Member {
             committed: Zxid::ZERO,
             replayed,
             needs_snapshot: false,
+            cheap_from: Zxid(i64::MAX),
             vote: Vote::NONE,
             election_epoch: 0,
             peers_up: BTreeSet::new(),

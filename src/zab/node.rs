@@ -330,6 +330,10 @@ fn step_member(
             }
         }
         Event::Durable { zxid, .. } => durable(member, state, zxid, effects),
+        Event::Cheaper { floor } => {
+            member.cheap_from = floor;
+            Ok(())
+        }
         Event::Purged { floor } => {
             member.tail.purge(floor);
             Ok(())

@@ -35,8 +35,10 @@ pub struct SyncInputs<'a> {
     pub end: Zxid,
     /// `forceSnapshotSync`.
     pub force_snapshot: bool,
-    /// Above so many missing records a snapshot is cheaper.
+    /// Above so many missing records a snapshot may be cheaper.
     pub diff_records_max: u64,
+    /// Records above this one are cheaper than a snapshot, however many they are.
+    pub cheap_from: Zxid,
 }
 
 /// A row: its name, when it holds, what follows.
@@ -65,7 +67,8 @@ impl Facts {
             last: inputs.learner_last,
             end: inputs.end,
             common,
-            too_many: missing > inputs.diff_records_max,
+            too_many: missing > inputs.diff_records_max
+                && common.is_some_and(|common| common < inputs.cheap_from),
         }
     }
 
@@ -193,6 +196,7 @@ mod tests {
             end: history.appended(),
             force_snapshot: false,
             diff_records_max: 6,
+            cheap_from: Zxid(i64::MAX),
         }
     }
 
@@ -210,8 +214,18 @@ mod tests {
         for history in &histories {
             let ends = zxids().filter(|end| history.contains(*end));
             for (end, learner_last) in ends.flat_map(|end| zxids().map(move |last| (end, last))) {
-                for (force_snapshot, diff_records_max) in [(false, 0), (false, 3), (false, 99), (true, 99)] {
-                    let inputs = SyncInputs { learner_last, history, end, force_snapshot, diff_records_max };
+                let never = Zxid(i64::MAX);
+                let limits = [(0, never), (3, never), (0, z(4, 1)), (99, never)];
+                let limits = limits.map(|limit| (false, limit)).into_iter().chain([(true, (99, never))]);
+                for (force_snapshot, (diff_records_max, cheap_from)) in limits {
+                    let inputs = SyncInputs {
+                        learner_last,
+                        history,
+                        end,
+                        force_snapshot,
+                        diff_records_max,
+                        cheap_from,
+                    };
                     let facts = Facts::new(&inputs);
                     let rows: Vec<_> = (0..ROWS.len()).filter(|row| (ROWS[*row].holds)(&facts)).collect();
                     assert_eq!(rows.len(), 1, "{inputs:?} meets {rows:?}");
@@ -246,6 +260,21 @@ mod tests {
         check(z(3, 1), SyncPlan::Snapshot);
         check(z(4, 0), SyncPlan::Diff { after: z(2, 3) });
         check(z(1, 9), SyncPlan::Snapshot);
+    }
+
+    /// Danger: a learner that missed much is sent a log that is larger than the image, or an image for one record (Q49,
+    /// Q51).
+    #[test]
+    fn many_missing_records_are_sent_only_where_they_are_cheaper() {
+        let history = Tail::with_records(z(2, 0), (1..=9).map(|n| z(2, n)));
+        let check = |last, cheap_from, expected| {
+            let inputs = SyncInputs { diff_records_max: 3, cheap_from, ..inputs(&history, last) };
+            assert_eq!(sync_plan(&inputs), expected, "{last}, cheap from {cheap_from}");
+        };
+        check(z(2, 6), z(2, 9), SyncPlan::Diff { after: z(2, 6) });
+        check(z(2, 5), z(2, 9), SyncPlan::Snapshot);
+        check(z(2, 5), z(2, 5), SyncPlan::Diff { after: z(2, 5) });
+        check(z(2, 4), z(2, 5), SyncPlan::Snapshot);
     }
 
     /// Danger (ZOOKEEPER-1154): a leader with a lower zxid sends DIFF to a learner with a transaction that was never

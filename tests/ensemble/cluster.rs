@@ -27,6 +27,8 @@ struct Member {
     client_port: u16,
     quorum_port: u16,
     election_port: u16,
+    /// Of a second address in its line.
+    second_ports: Option<(u16, u16)>,
     server: Option<Server>,
 }
 
@@ -39,6 +41,14 @@ pub struct Shape {
     pub stranger: Option<&'static str>,
     /// Further lines of every zoo.cfg.
     pub lines: Vec<String>,
+    /// Java's flags of every server.
+    pub java_flags: Vec<String>,
+    /// The last so many servers observe.
+    pub observers: usize,
+    /// The host of every line, if not 127.0.0.1.
+    pub host: Option<&'static str>,
+    /// A second address in every line, behind `|`, with ports of its own.
+    pub second_host: Option<&'static str>,
 }
 
 /// The proxies through which one server dials another, and the two directions of all their connections.
@@ -71,6 +81,7 @@ impl Cluster {
             client_port: server::free_port(),
             quorum_port: server::free_port(),
             election_port: server::free_port(),
+            second_ports: shape.second_host.map(|_| (server::free_port(), server::free_port())),
             server: None,
         });
         let members: Vec<Member> = members.collect();
@@ -130,8 +141,16 @@ impl Cluster {
                 (pair.quorum.port, pair.election.port)
             });
             let is_stranger = index + 1 == self.members.len();
-            let host = self.shape.stranger.filter(|_| is_stranger).unwrap_or("127.0.0.1");
-            format!("server.{}={host}:{quorum}:{election}", index + 1)
+            let host = self.shape.host.unwrap_or("127.0.0.1");
+            let host = self.shape.stranger.filter(|_| is_stranger).unwrap_or(host);
+            let mut line = format!("server.{}={host}:{quorum}:{election}", index + 1);
+            if let (Some(host), Some((quorum, election))) = (self.shape.second_host, member.second_ports) {
+                line.push_str(&format!("|{host}:{quorum}:{election}"));
+            }
+            if self.observes(index) {
+                line.push_str(":observer");
+            }
+            line
         };
         (0..self.members.len()).map(line).collect()
     }
@@ -142,9 +161,13 @@ impl Cluster {
         lines.push("initLimit=25".to_owned());
         lines.push(format!("syncLimit={SYNC_LIMIT_TICKS}"));
         lines.extend(self.shape.lines.iter().cloned());
+        if self.observes(index) {
+            lines.push("peerType=observer".to_owned());
+        }
         let member = &mut self.members[index];
         assert!(member.server.is_none(), "server {} runs already", index + 1);
-        let settings = Settings { tick_ms: TICK_MS, lines, ..Settings::default() };
+        let java_flags = self.shape.java_flags.clone();
+        let settings = Settings { tick_ms: TICK_MS, lines, java_flags, ..Settings::default() };
         std::fs::create_dir_all(member.home.join("data")).expect("a data directory");
         std::fs::write(member.home.join("data/myid"), format!("{}\n", index + 1)).expect("myid");
         member.server = Some(Server::launch(member.kind, &member.home, member.client_port, &settings));
@@ -227,13 +250,21 @@ impl Cluster {
         others.next_back().expect("a second server runs")
     }
 
-    /// Waits until one server leads and all others that run follow it.
+    /// Waits until one server leads and all others that run follow it, or observe.
     pub fn await_all(&self) {
-        let running = self.members.iter().filter(|member| member.server.is_some()).count();
-        self.await_modes("a leader and followers", |modes| {
+        let running: Vec<usize> = (0..self.size()).filter(|index| self.is_running(*index)).collect();
+        let observers = running.iter().filter(|index| self.observes(**index)).count();
+        self.await_modes("a leader, followers and observers", |modes| {
             let count = |wanted: &str| modes.iter().filter(|mode| mode.as_deref() == Some(wanted)).count();
-            count("leader") == 1 && count("follower") == running - 1
+            count("leader") == 1
+                && count("observer") == observers
+                && count("follower") == running.len() - 1 - observers
         });
+    }
+
+    /// Whether the server has no vote.
+    fn observes(&self, index: usize) -> bool {
+        index + self.shape.observers >= self.size()
     }
 
     /// Waits until the modes of all servers are as wanted.

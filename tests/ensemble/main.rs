@@ -8,15 +8,19 @@
 #[path = "../peers/mod.rs"]
 mod peers;
 
+mod catch_up;
 mod cluster;
 mod failover;
 mod guide;
 mod history;
 mod load;
+mod local_session;
 mod mixed;
 mod partition;
 mod proxy;
+mod read_only;
 mod session;
+mod shapes;
 mod start;
 
 use std::time::Duration;

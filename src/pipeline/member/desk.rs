@@ -16,14 +16,23 @@ struct Forwarded {
     bytes: usize,
 }
 
-/// A getEphemerals that must not be answered before the writes ahead of it.
+/// What must not be answered before the writes ahead of it.
 #[derive(Debug)]
 pub(super) struct List {
     /// Requests forwarded before it.
     behind: u64,
     pub(super) asker: Asker,
     pub(super) session: SessionId,
-    pub(super) prefix: Box<str>,
+    pub(super) what: Listed,
+}
+
+/// What a client asks that this server answers by itself, in its turn.
+#[derive(Debug)]
+pub(super) enum Listed {
+    /// getEphemerals with this prefix.
+    Ephemerals(Box<str>),
+    /// The end of a local session (S15).
+    LocalClosed,
 }
 
 /// What a learner's clients wait for.
@@ -63,8 +72,8 @@ impl LearnerDesk {
         Some(claimed.asker)
     }
 
-    pub(super) fn list(&mut self, asker: Asker, session: SessionId, prefix: Box<str>) {
-        self.lists.push_back(List { behind: self.forwarded_count, asker, session, prefix });
+    pub(super) fn list(&mut self, asker: Asker, session: SessionId, what: Listed) {
+        self.lists.push_back(List { behind: self.forwarded_count, asker, session, what });
     }
 
     /// A list for which nothing has to be waited any more.
@@ -189,7 +198,7 @@ mod tests {
         let mut desk = LearnerDesk::default();
         desk.forward(SessionId(1), 7, asker(1, 7), 10);
         desk.forward(SessionId(2), 7, asker(2, 7), 20);
-        desk.list(asker(2, 8), SessionId(2), "".into());
+        desk.list(asker(2, 8), SessionId(2), Listed::LocalClosed);
         assert_eq!(desk.claim(&header(2, 7)), None, "not the oldest");
         assert_eq!(desk.claim(&header(1, 6)), None, "another request of the session, through another server");
         assert_eq!(desk.claim(&header(1, 7)), Some(asker(1, 7)));

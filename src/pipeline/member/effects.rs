@@ -45,6 +45,8 @@ impl Pipeline {
         }
         let mut effects = std::mem::take(&mut self.effects);
         self.node.step(self.clock.now_ms(), event, &mut effects);
+        // Before the tree or the log may change.
+        self.look_after_read_only();
         self.carry_out(&mut effects);
         self.effects = effects;
     }
@@ -129,7 +131,9 @@ impl Pipeline {
 
     /// Lays a record into the log, and keeps it at hand until it is applied.
     fn append_to_history(&mut self, zxid: Zxid, record: Bytes) {
-        self.the_member().window.push(zxid, record.clone());
+        let member = self.the_member();
+        member.depth.append(zxid, record.len());
+        member.window.push(zxid, record.clone());
         // A leader's own proposal waits already, with the one who asked.
         if self.pending.back().is_none_or(|last| last.zxid < zxid) {
             self.snapshots.count(record.len());

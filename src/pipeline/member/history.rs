@@ -9,16 +9,25 @@ use std::io;
 use zkfast_wire::Zxid;
 use zkfast_zab::{Event, LinkId};
 
+/// Newest records of a long stretch that are sent from memory. More than a turn brings, so that what comes before them
+/// is durable.
+const FROM_MEMORY_MAX: usize = 32_768;
+
 impl Pipeline {
     /// Queues the records above `after` through `through`, those up to `committed` with their COMMIT.
     pub(super) fn send_history(&mut self, link: LinkId, after: Zxid, through: Zxid, committed: Zxid) {
         let member = self.member.as_mut().expect("a member");
         let is_at_hand = after >= member.window.base();
-        let records: Vec<_> =
-            member.window.range(after.max(member.window.base()), through).cloned().collect();
-        let bytes: usize = records.iter().map(|(_, record)| record.len()).sum();
-        if is_at_hand && bytes <= limits::STREAM_PIECE_BYTES {
-            for (zxid, record) in &records {
+        let few = is_at_hand && {
+            // Looks no further than it must: the window may hold a hundred thousand records.
+            let mut bytes = member.window.range(after, through).scan(0, |sum, (_, record)| {
+                *sum += record.len();
+                Some(*sum)
+            });
+            bytes.all(|bytes| bytes <= limits::STREAM_PIECE_BYTES)
+        };
+        if few {
+            for (zxid, record) in member.window.range(after, through) {
                 member.links.send_proposal(link, *zxid, record);
                 if *zxid <= committed {
                     member.links.send_commits(link, *zxid, *zxid);
@@ -27,9 +36,19 @@ impl Pipeline {
             member.links.mark_transferred(link, through);
             return;
         }
+        log::info!("sending the records above {after} through {through} on link {}", link.0);
         let dirs = self.options.dirs.clone();
-        let files_end = member.window.base().min(through);
-        let mut needs_files = !is_at_hand;
+        // Only the newest are taken from memory: the thread reads the others, and the pinned one has clients to serve.
+        let at_hand = member.window.range(after.max(member.window.base()), through);
+        let from_files = at_hand.len().saturating_sub(FROM_MEMORY_MAX);
+        let records: Vec<_> = at_hand.skip(from_files).cloned().collect();
+        let mut files_end = member.window.base().min(through);
+        if from_files > 0 {
+            let mut at_hand = member.window.range(after.max(member.window.base()), through);
+            files_end = at_hand.nth(from_files - 1).map_or(files_end, |(zxid, _)| *zxid);
+        }
+        assert!(files_end <= self.log.durable(), "what is read from the files is durable");
+        let mut needs_files = files_end > after;
         let mut source = HistorySource::new(records, committed);
         let stream = move |out: &mut Vec<u8>| -> io::Result<bool> {
             if std::mem::take(&mut needs_files) {

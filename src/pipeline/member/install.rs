@@ -47,7 +47,9 @@ impl Pipeline {
         or_end("a snapshot that must go cannot be removed", snapshot::remove_above(&dirs, zxid));
         or_end("the log cannot be cut", replay::truncate(&dirs, zxid));
         while self.pending.pop_back_if(|last| last.zxid > zxid).is_some() {}
-        self.the_member().window.truncate(zxid);
+        let member = self.the_member();
+        member.window.truncate(zxid);
+        member.depth.truncate(zxid);
         if self.tree.last_applied() > zxid {
             let options = &self.the_member().options;
             let recovered = recovery::recover(&dirs, &options.tree, &options.recovery);
@@ -148,7 +150,9 @@ impl Pipeline {
             snapshot::remove_superseded(&dirs, zxid),
         );
         self.pending.clear();
-        self.the_member().window.replace(zxid);
+        let member = self.the_member();
+        member.window.replace(zxid);
+        member.depth.replace(zxid);
         self.adopt_tree(tree);
         self.reopen_log(zxid);
         self.snapshots.adopted(zxid, bytes);

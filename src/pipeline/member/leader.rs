@@ -80,7 +80,7 @@ impl Pipeline {
             _ if self.log.space_is_low() => {
                 self.propose(None, session, cxid, op, Err(ErrorCode::SYSTEM_ERROR), &[]);
             }
-            _ if !self.the_member().leader.may_speak(session, owner) => {
+            _ if !self.may_speak(session, owner) => {
                 self.propose(None, session, cxid, op, Err(ErrorCode::SESSION_MOVED), &[]);
             }
             _ => self.propose(None, session, cxid, op, decoded, &request.identities),
@@ -89,7 +89,14 @@ impl Pipeline {
 
     /// Whether a client of this server may write on behalf of the session: S12.
     pub(in crate::pipeline) fn may_speak_here(&mut self, session: SessionId) -> bool {
-        self.member.as_mut().is_none_or(|member| member.leader.may_speak(session, Owner::Here))
+        self.member.is_none() || self.may_speak(session, Owner::Here)
+    }
+
+    /// A local session has no owner here: only its server knows it (S15).
+    fn may_speak(&mut self, session: SessionId, owner: Owner) -> bool {
+        let is_global = self.tree.sessions().contains(session);
+        let member = self.the_member();
+        !is_global && member.local.is_some() || member.leader.may_speak(session, owner)
     }
 
     /// The session lives on a connection of this server.

@@ -1,7 +1,10 @@
 //! A learner's clients: what they ask is forwarded to the leader, and answered when the transaction that came of it is
 //! applied here (rows Q45, S10, S11, S23).
 
-use super::{Pipeline, desk::List};
+use super::{
+    Pipeline,
+    desk::{List, Listed},
+};
 use crate::{
     config::limits,
     cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Touched, Write},
@@ -71,24 +74,21 @@ impl Pipeline {
         session: SessionId,
         prefix: Box<str>,
     ) {
-        self.the_member().learner.list(asker, session, prefix);
+        self.the_member().learner.list(asker, session, Listed::Ephemerals(prefix));
         self.answer_lists();
     }
 
     /// Answers the lists that need not wait any more.
     pub(in crate::pipeline) fn answer_lists(&mut self) {
         while let Some(list) = self.the_member().learner.ready_list() {
-            let List { asker, session, prefix, .. } = list;
+            let List { asker, session, what, .. } = list;
             // The reads behind it see what it saw.
             self.push_batch();
-            let paths = self
-                .tree
-                .ephemerals_of(session)
-                .filter(|path| path.starts_with(&*prefix))
-                .map(Box::from)
-                .collect();
-            self.cores[usize::from(asker.connection.core)]
-                .push_and_kick(Delivery::Ephemerals { asker, paths });
+            let delivery = match what {
+                Listed::Ephemerals(prefix) => self.listed(asker, session, &prefix),
+                Listed::LocalClosed => Delivery::LocalClosed { asker, session },
+            };
+            self.cores[usize::from(asker.connection.core)].push_and_kick(delivery);
         }
     }
 

@@ -14,15 +14,19 @@
 //! thread of its own, and what a learner is sent from files.
 //!
 //! Rooms: [`effects`] one arm for each effect; [`install`] cuts and images; [`history`] what learners are sent;
-//! [`learner`] and [`leader`] requests of clients in either role; [`desk`] who waits for what; [`service`] when clients
-//! are served; [`window`] records at hand; [`sources`] bytes for learners; [`standing`] what status commands tell.
+//! [`learner`] and [`leader`] requests of clients in either role; [`local`] sessions that only this server knows;
+//! [`read_only`] reads without a leader; [`desk`] who waits for what; [`service`] when clients
+//! are served; [`window`] records at hand; [`depth`] how much there is to send; [`sources`] bytes for learners; [`standing`] what status commands tell.
 
+mod depth;
 mod desk;
 mod effects;
 mod history;
 mod install;
 mod leader;
 mod learner;
+mod local;
+mod read_only;
 mod service;
 mod sources;
 mod standing;
@@ -40,8 +44,10 @@ use crate::{
     status::{Board, PipelineCounters},
     storage::{LogConfig, LogFailure, TxnLog, purge::PurgeMark, recovery::RecoveryOptions},
 };
+use depth::LogDepth;
 use desk::{LeaderDesk, LearnerDesk};
 use install::Installing;
+use local::LocalSessions;
 use std::{
     collections::VecDeque,
     fmt,
@@ -74,6 +80,16 @@ pub struct MemberOptions {
     pub recovery: RecoveryOptions,
     /// `leaderServes` (Q79).
     pub leader_serves: bool,
+    /// `localSessionsEnabled`, and whether they may become global: `localSessionsUpgradingEnabled` (S15).
+    pub local_sessions: Option<bool>,
+    /// `readonlymode.enabled` (S16).
+    pub read_only: bool,
+    /// `snapshotSizeFactor` (Q49).
+    pub snapshot_size_factor: f64,
+    /// The log files at the start, oldest first: the zxid before the first record of each, and its bytes.
+    pub log_files: Vec<(Zxid, u64)>,
+    /// Bytes of the newest snapshot's file at the start, 0 if there is none.
+    pub snapshot_bytes: u64,
     /// How far the log was purged.
     pub purged: Arc<PurgeMark>,
     /// Where the role is shown.
@@ -97,6 +113,15 @@ pub(super) struct Member {
     /// What is committed and waits to be applied until the events at hand are delivered, or one needs the tree.
     committed: Option<Zxid>,
     window: Window,
+    depth: LogDepth,
+    /// What the node was told last of where records are cheaper than an image.
+    cheap_from: Zxid,
+    /// Sessions that this server alone knows, where they are enabled.
+    local: Option<LocalSessions>,
+    /// Without a leader since then, milliseconds of the server's clock.
+    looking_since_ms: Option<u64>,
+    /// Clients are served that only read.
+    is_read_only: bool,
     learner: LearnerDesk,
     leader: LeaderDesk,
     installing: Option<Installing>,
@@ -161,6 +186,7 @@ impl Pipeline {
         this.sessions.clear();
         let mut first_effects = Vec::new();
         let now_ms = clock.now_ms();
+        let tick_ms = this.options.tick_ms;
         this.node =
             Node::member(member.config.clone(), member.recovered.clone(), now_ms, &mut first_effects)?;
         this.member = Some(Box::new(Member {
@@ -173,6 +199,11 @@ impl Pipeline {
             has_looked: false,
             committed: None,
             window: Window::new(appended, limits::RECENT_RECORD_BYTES),
+            depth: LogDepth::of_files(&member.log_files, appended),
+            cheap_from: Zxid(i64::MAX),
+            local: member.local_sessions.map(|upgrades| LocalSessions::new(upgrades, tick_ms)),
+            looking_since_ms: None,
+            is_read_only: false,
             learner: LearnerDesk::default(),
             leader: LeaderDesk::default(),
             installing: None,
@@ -283,9 +314,22 @@ impl Pipeline {
     fn tick_node(&mut self) {
         let now_ms = self.clock.now_ms();
         if now_ms >= self.the_member().node_tick_ms {
+            self.tell_cheap_from();
             self.step(Event::Tick);
+            self.look_for_read_only();
             let next_ms = now_ms + self.node.tick_every_ms();
             self.the_member().node_tick_ms = next_ms;
+        }
+    }
+
+    /// Tells the node which records are cheaper to send than an image is.
+    fn tell_cheap_from(&mut self) {
+        let latest = self.snapshots.last_bytes();
+        let member = self.the_member();
+        let image_bytes = if latest > 0 { latest } else { member.options.snapshot_bytes };
+        let floor = member.depth.cheap_from(image_bytes, member.options.snapshot_size_factor);
+        if std::mem::replace(&mut member.cheap_from, floor) != floor {
+            self.step(Event::Cheaper { floor });
         }
     }
 
@@ -301,6 +345,7 @@ impl Pipeline {
             self.drain_touches();
             self.look_for_expired();
         }
+        self.expire_local();
         self.show_standing();
         self.publish();
         // Client cores that nothing concerned learn of the latest view now: it frees old versions.

@@ -1,8 +1,11 @@
 //! When a member's clients are served, and what begins and ends with it (rows Q56, Q59, S8).
 
 use super::{LeaderDesk, LearnerDesk, Pipeline};
-use crate::{cores::messages::Delivery, pipeline::Duty};
-use zkfast_wire::Epoch;
+use crate::{
+    cores::{clock, messages::Delivery},
+    pipeline::Duty,
+};
+use zkfast_wire::{Epoch, Zxid};
 use zkfast_zab::Service;
 
 impl Pipeline {
@@ -17,6 +20,7 @@ impl Pipeline {
             Service::Following | Service::Observing => Duty::Forwards,
         };
         self.tree.discard_pending();
+        self.show_config();
         if self.duty == Duty::Orders {
             assert!(self.pending.is_empty(), "a reign begins with its whole history applied");
             // S8: nobody expires for what happened under another leader.
@@ -41,6 +45,13 @@ impl Pipeline {
         self.publish();
     }
 
+    /// Shows the ensemble's configuration to clients (T44). While nobody is served.
+    pub(super) fn show_config(&mut self) {
+        let ensemble = &self.member.as_ref().expect("a member").options.config.ensemble;
+        let (text, version) = (ensemble.to_string(), Zxid(ensemble.version));
+        self.tree.set_config(&text, version, clock::wall_ms());
+    }
+
     /// The role ended. Clients are told by closing their connections, and nothing that they asked before will be
     /// answered or done any more, unless it is in the log already.
     pub(super) fn stop_serving(&mut self) {
@@ -55,6 +66,9 @@ impl Pipeline {
         self.tree.discard_pending();
         self.sessions.clear();
         let member = self.member.as_mut().expect("a member");
+        if let Some(local) = &mut member.local {
+            local.clear();
+        }
         member.learner = LearnerDesk::default();
         member.leader = LeaderDesk::default();
         member.viewed = self.tree.last_applied();

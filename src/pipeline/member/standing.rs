@@ -52,6 +52,7 @@ impl Pipeline {
             Role::Leading { .. } => Mode::Leader,
             Role::Following { .. } => Mode::Follower,
             Role::Observing { .. } => Mode::Observer,
+            _ if member.is_read_only => Mode::ReadOnly,
             _ => Mode::Standalone,
         };
         let peer_state = match role {
@@ -94,7 +95,6 @@ impl Pipeline {
             membership: ensemble.to_string(),
             synced_observers: self.node.learners().synced_observers as u64,
             leader,
-            global_sessions: Vec::new(),
             election_ms: member.standing.election_ms,
             epoch: self.node.epoch().0,
         };

@@ -307,6 +307,18 @@ impl<'a> NodeMut<'a> {
         self.push_version(Version::allocate(zxid.0, acl, changed, Some(data)));
     }
 
+    /// Replaces what the server itself shows in a node of its own: data and mtime, with an mzxid that need not be when it
+    /// appears. The version of such a node is always -1.
+    pub(crate) fn set_system_data(&mut self, appears: Zxid, mzxid: Zxid, mtime_ms: i64, data: &[u8]) {
+        let head = self.slot().head();
+        // SAFETY: the head of a chain is valid.
+        let (acl, aversion) = unsafe {
+            (Version::node_acl(head), Version::changed(head).map_or(0, |changed| changed.aversion))
+        };
+        let changed = Changed { mzxid: mzxid.0, mtime_ms, version: -1, aversion };
+        self.push_version(Version::allocate(appears.0, acl, Some(changed), Some(data)));
+    }
+
     /// Replaces the ACL, from `zxid` on.
     pub(crate) fn set_acl(&mut self, zxid: Zxid, aversion: i32, acl: NodeAcl) {
         let slot = self.slot();
