@@ -2,7 +2,7 @@
 
 use crate::{
     rows::free_port,
-    servers::{Make, Member, Place, Server},
+    servers::{ANSWER_PATIENCE, Make, Member, Place, Server},
 };
 use anyhow::{Context, anyhow, ensure};
 use loadgen::{
@@ -126,7 +126,7 @@ impl Group {
             thread::spawn(move || {
                 while killed.elapsed() < PATIENCE {
                     // Refused, closed or cut off: ask again at once, as a client in a hurry does.
-                    if let Ok(mut client) = Client::connect(&host, 30_000) {
+                    if let Ok(mut client) = Client::connect_within(&host, 30_000, ANSWER_PATIENCE) {
                         let path = format!("/after-{round}-{survivor}");
                         let created = client.call(OpCode::Create, |out| {
                             put_create(

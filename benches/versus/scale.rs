@@ -11,9 +11,10 @@ use loadgen::{
     engine::Engine,
     fan_out::{FanOut, Watched},
     keys::KeySpace,
-    layout::create_all,
+    layout::{Values, create_all},
     link::Link,
     process,
+    units::ByteRange,
 };
 use std::{
     path::Path,
@@ -50,8 +51,9 @@ pub fn nodes(make: &Make, directory: &Path, count: u64) -> anyhow::Result<Nodes>
     for path in keys.directories() {
         client.ensure_node(&path)?;
     }
+    let values = Values::new(ByteRange { least: 100, most: 100 }, 0);
     let began = Instant::now();
-    create_all(&mut client, count, |key, out| keys.put(key, out), &[b'x'; 100])?;
+    create_all(&mut client, count, |key, out| keys.put(key, out), &values)?;
     let load_s = began.elapsed().as_secs_f64();
     client.close();
     let resident_mb = megabytes(process::usage(server.pid())?.resident_bytes);

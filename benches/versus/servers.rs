@@ -12,6 +12,8 @@ use std::{
 
 /// How long a server may take to serve, with a million nodes to load.
 const START_PATIENCE: Duration = Duration::from_secs(120);
+/// How long one try at a handshake may take: a server that loads its data accepts connections and forgets some of them.
+pub const ANSWER_PATIENCE: Duration = Duration::from_millis(250);
 /// How long it may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// Memory of the Java heap of a server alone, as in the published tables.
@@ -173,7 +175,7 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended with {status}: {}", self.make.name(), tail(&self.place.log()));
             }
-            if let Ok(client) = Client::connect(&self.hosts.list[0], 30_000) {
+            if let Ok(client) = Client::connect_within(&self.hosts.list[0], 30_000, ANSWER_PATIENCE) {
                 self.start_time = self.began.elapsed();
                 client.close();
                 return Ok(());

@@ -43,9 +43,18 @@ impl Client {
     /// # Errors
     /// That say what to do where nobody listens, nobody answers, or somebody answers who is not a ZooKeeper server.
     pub fn connect(host: &Host, timeout_ms: i32) -> anyhow::Result<Self> {
+        Self::connect_within(host, timeout_ms, PATIENCE)
+    }
+
+    /// The same for a server that is being started, which may accept and never answer: waits for each step of the
+    /// handshake no longer than `patience`.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_within(host: &Host, timeout_ms: i32, patience: Duration) -> anyhow::Result<Self> {
         let name = &host.name;
         let stream =
-            TcpStream::connect_timeout(&host.address, PATIENCE).map_err(|error| match error.kind() {
+            TcpStream::connect_timeout(&host.address, patience).map_err(|error| match error.kind() {
                 io::ErrorKind::ConnectionRefused => anyhow!(
                     "nobody listens on {name}; start the server, or name another with --hosts host:port"
                 ),
@@ -54,7 +63,7 @@ impl Client {
                 }
             })?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         let welcome = ConnectResponse::refused(None);
         let mut client = Self { stream, out: Vec::new(), input: Vec::new(), taken: 0, xid: 1, welcome };
         let hello = ConnectRequest {
@@ -69,7 +78,8 @@ impl Client {
         client.send().with_context(|| format!("{name} does not take a handshake"))?;
         let strange = || {
             format!(
-                "{name} does not speak the ZooKeeper protocol; give the client port (clientPort in zoo.cfg, usually 2181)"
+                "{name} does not speak the ZooKeeper protocol; give the client port without TLS (clientPort in zoo.cfg, \
+                 usually 2181)"
             )
         };
         let payload = match client.receive() {
@@ -78,17 +88,18 @@ impl Client {
                 let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
                 return Err(match kind {
                     Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => anyhow!(
-                        "{name} closed the connection during the handshake: it is not a ZooKeeper client port, \
-                         does not serve yet (no quorum), or its maxClientCnxns is reached"
+                        "{name} closed the connection during the handshake: it is not a ZooKeeper client port \
+                         (or one for TLS), does not serve yet (no quorum), or its maxClientCnxns is reached"
                     ),
                     Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => anyhow!(
-                        "{name} accepts connections but did not answer the handshake within {PATIENCE:?}: \
+                        "{name} accepts connections but did not answer the handshake within {patience:?}: \
                          it is not a ZooKeeper client port, or the server hangs"
                     ),
                     _ => error.context(strange()),
                 });
             }
         };
+        client.stream.set_read_timeout(Some(PATIENCE))?;
         client.welcome = ConnectResponse::decode(&mut Decoder::new(&payload)).with_context(strange)?;
         if client.welcome.timeout_ms <= 0 {
             bail!("{name} refused to open a session");

@@ -130,20 +130,7 @@ impl FanOut {
     fn leave(&mut self, links: &mut Links, now: Nanos) -> Turn {
         self.stage = Stage::Leaving;
         self.deadline = now + 10 * SECOND;
-        for index in 0..links.all.len() {
-            if links.all[index].is_ready() {
-                let ask = Ask {
-                    op: OpCode::CloseSession,
-                    operation: Operation::Session,
-                    key: 0,
-                    note: 0,
-                    intended: now,
-                };
-                links.to_write(index).request(now, ask, |_| {});
-            } else {
-                links.all[index].phase = Phase::Idle;
-            }
-        }
+        links.close_all(now);
         Turn::Until(now)
     }
 }
@@ -166,11 +153,7 @@ impl Load for FanOut {
         }
         match self.stage {
             Stage::Connecting => {
-                for index in 0..all {
-                    if links.all[index].phase == Phase::Idle {
-                        links.connect(index);
-                    }
-                }
+                links.connect_idle(..all);
                 if let Some(why) = self.gathering.hopeless(all, now) {
                     self.failure.get_or_insert(why);
                 } else if self.gathering.ready() == all {
@@ -203,7 +186,7 @@ impl Load for FanOut {
                 }
             }
             Stage::Leaving => {
-                if now > self.deadline || links.all.iter().all(|link| !link.is_ready()) {
+                if now > self.deadline || links.are_closed() {
                     return Turn::Done;
                 }
             }

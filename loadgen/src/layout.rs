@@ -3,13 +3,15 @@
 use crate::{
     client::Client,
     mix::Plan,
-    operation::{Mode, Operation, put_create},
+    operation::{Mode, Operation, put_create, put_read, put_set},
     traffic::put_watched_path,
+    units::ByteRange,
 };
 use anyhow::{Context, bail};
-use zkfast_wire::{ErrorCode, OpCode};
+use zkfast_wire::{ErrorCode, OpCode, Stat, jute::Decoder};
 
-/// Lays out what the plan needs. Nodes that exist already are used as they are.
+/// Lays out what the plan needs. Nodes that exist already are kept; those whose value has another size than this run
+/// wants are set, so that reads have the size that was asked for.
 ///
 /// # Errors
 /// If the server refuses a node for any other reason.
@@ -17,10 +19,10 @@ pub fn prepare(client: &mut Client, plan: &Plan, list_children: u64) -> anyhow::
     for path in plan.keys.directories() {
         client.ensure_node(&path)?;
     }
-    let value = vec![b'.'; plan.values.most];
+    let values = Values::new(plan.values, plan.seed);
     let uses = |operations: &[Operation]| operations.iter().any(|operation| plan.pace.has(*operation));
     if uses(&[Operation::Set, Operation::Get, Operation::Exists, Operation::Multi]) {
-        create_all(client, plan.keys.count, |key, out| plan.keys.put(key, out), &value)?;
+        create_all(client, plan.keys.count, |key, out| plan.keys.put(key, out), &values)?;
     }
     for (operations, directory) in [
         (&[Operation::Create, Operation::Delete][..], "created"),
@@ -34,20 +36,37 @@ pub fn prepare(client: &mut Client, plan: &Plan, list_children: u64) -> anyhow::
         }
     }
     if uses(&[Operation::Watch]) {
-        create_all(
-            client,
-            plan.connections as u64,
-            |link, out| put_watched_path(&plan.root, link, out),
-            &value,
-        )?;
+        let path = |link, out: &mut Vec<u8>| put_watched_path(&plan.root, link, out);
+        create_all(client, plan.connections as u64, path, &values)?;
     }
     if uses(&[Operation::Children]) {
         let path = |number: u64, out: &mut Vec<u8>| {
             out.extend_from_slice(format!("{}/list/n{number:06}", plan.root).as_bytes());
         };
-        create_all(client, list_children, path, &value)?;
+        create_all(client, list_children, path, &values)?;
     }
     Ok(())
+}
+
+/// The first value of each node: its size comes from the range, by the number of the node and the seed.
+#[derive(Debug)]
+pub struct Values {
+    range: ByteRange,
+    seed: u64,
+    bytes: Vec<u8>,
+}
+
+impl Values {
+    /// Values of the sizes of `range`.
+    pub fn new(range: ByteRange, seed: u64) -> Self {
+        Self { range, seed, bytes: vec![b'.'; range.most] }
+    }
+
+    /// The value of node `number`.
+    pub fn of(&self, number: u64) -> &[u8] {
+        let seed = self.seed ^ (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        &self.bytes[..self.range.choose(&mut fastrand::Rng::with_seed(seed))]
+    }
 }
 
 /// Creates `count` persistent nodes through one pipelined connection.
@@ -58,24 +77,57 @@ pub fn create_all(
     client: &mut Client,
     count: u64,
     path: impl Fn(u64, &mut Vec<u8>),
-    value: &[u8],
+    values: &Values,
 ) -> anyhow::Result<()> {
+    const LOST: &str = "the connection was lost while the nodes were laid out";
     let mut refused = None;
+    let mut existing = Vec::new();
     client
         .pipeline(
             count,
             OpCode::Create,
-            |number, out| put_create(out, |out| path(number, out), value, Mode::Persistent),
+            |number, out| put_create(out, |out| path(number, out), values.of(number), Mode::Persistent),
             |number, code, _| match code {
-                ErrorCode::OK | ErrorCode::NODE_EXISTS => {}
+                ErrorCode::OK => {}
+                ErrorCode::NODE_EXISTS => existing.push(number),
                 code => refused = Some((number, code)),
             },
         )
-        .context("the connection was lost while the nodes were laid out")?;
+        .context(LOST)?;
+    let mut unlike = Vec::new();
+    client
+        .pipeline(
+            existing.len() as u64,
+            OpCode::Exists,
+            |index, out| put_read(out, |out| path(existing[index as usize], out), false),
+            |index, _, body| {
+                let number = existing[index as usize];
+                let size = Stat::decode(&mut Decoder::new(body)).map_or(-1, |stat| stat.data_length);
+                if usize::try_from(size) != Ok(values.of(number).len()) {
+                    unlike.push(number);
+                }
+            },
+        )
+        .context(LOST)?;
+    client
+        .pipeline(
+            unlike.len() as u64,
+            OpCode::SetData,
+            |index, out| {
+                let number = unlike[index as usize];
+                put_set(out, |out| path(number, out), values.of(number));
+            },
+            |index, code, _| {
+                if !code.is_ok() {
+                    refused = Some((unlike[index as usize], code));
+                }
+            },
+        )
+        .context(LOST)?;
     if let Some((number, code)) = refused {
         let mut name = Vec::new();
         path(number, &mut name);
-        bail!("the server refuses to create {}: {code}", String::from_utf8_lossy(&name));
+        bail!("the server refuses to write {}: {code}", String::from_utf8_lossy(&name));
     }
     Ok(())
 }

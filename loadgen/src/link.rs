@@ -154,6 +154,15 @@ impl Link {
         self.last_sent = now;
     }
 
+    /// Appends closeSession, counted from `intended`; the server closes the connection behind its answer.
+    ///
+    /// # Panics
+    /// If the link is not ready.
+    pub fn close_session(&mut self, intended: Nanos, now: Nanos) {
+        let ask = Ask { op: OpCode::CloseSession, operation: Operation::Session, key: 0, note: 0, intended };
+        self.request(now, ask, |_| {});
+    }
+
     /// Appends a keep-alive ping; its reply is not waited for.
     pub fn keep_alive(&mut self, now: Nanos) {
         self.frame(Xid::PING, OpCode::Ping, |_| {});

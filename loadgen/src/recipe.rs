@@ -135,11 +135,7 @@ impl Load for Recipe {
     fn turn(&mut self, links: &mut Links, now: Nanos) -> Turn {
         match self.stage {
             Stage::Connecting => {
-                for index in 0..links.all.len() {
-                    if links.all[index].phase == Phase::Idle {
-                        links.connect(index);
-                    }
-                }
+                links.connect_idle(..links.all.len());
                 if self.gathering.ready() == links.all.len() {
                     self.stage = Stage::Running { until: now + self.duration };
                     self.to_queue = (0..links.all.len()).collect();
@@ -155,17 +151,12 @@ impl Load for Recipe {
                     }
                 }
                 if now >= until {
-                    for index in 0..links.all.len() {
-                        if links.all[index].is_ready() {
-                            let ask = ask(OpCode::CloseSession, Operation::Session, now);
-                            links.to_write(index).request(now, ask, |_| {});
-                        }
-                    }
+                    links.close_all(now);
                     self.stage = Stage::Leaving { until: now + 10 * SECOND };
                 }
             }
             Stage::Leaving { until } => {
-                if now >= until || links.all.iter().all(|link| !link.is_ready()) {
+                if now >= until || links.are_closed() {
                     return Turn::Done;
                 }
             }

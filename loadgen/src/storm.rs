@@ -82,9 +82,7 @@ impl Storm {
             self.before[index] = links.all[index].session.id;
             links.cut(index);
         }
-        for index in 0..links.all.len() {
-            links.connect(index);
-        }
+        links.connect_idle(..links.all.len());
     }
 }
 
@@ -93,11 +91,7 @@ impl Load for Storm {
         let all = links.all.len();
         match self.stage {
             Stage::Connecting => {
-                for index in 0..all {
-                    if links.all[index].phase == Phase::Idle {
-                        links.connect(index);
-                    }
-                }
+                links.connect_idle(..all);
                 if let Some(why) = self.gathering.hopeless(all, now) {
                     self.failure.get_or_insert(why);
                 } else if self.gathering.ready() == all {
@@ -137,21 +131,12 @@ impl Load for Storm {
             }
             Stage::Owning => {}
             Stage::Returning { .. } if self.gathering.ready() == all => {
-                for index in 0..all {
-                    let ask = Ask {
-                        op: OpCode::CloseSession,
-                        operation: Operation::Session,
-                        key: 0,
-                        note: 0,
-                        intended: now,
-                    };
-                    links.to_write(index).request(now, ask, |_| {});
-                }
+                links.close_all(now);
                 self.stage = Stage::Leaving { until: now + 10 * SECOND };
             }
             Stage::Returning { .. } => {}
             Stage::Leaving { until } => {
-                if now > until || links.all.iter().all(|link| !link.is_ready()) {
+                if now > until || links.are_closed() {
                     return Turn::Done;
                 }
             }

@@ -10,7 +10,7 @@ use crate::{
     gathering::Gathering,
     keys::Chooser,
     link::{InFlight, Link, Phase},
-    mix::{Mix, Pace, Plan, Stream},
+    mix::{Pace, Plan},
     operation::Operation,
     record::{Measured, Recorder, Window},
     reply::Reply,
@@ -20,11 +20,13 @@ use std::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
-use zkfast_wire::{OpCode, Zxid, watch::WatcherEvent};
+use zkfast_wire::{Zxid, watch::WatcherEvent};
 
 mod answer;
+mod arrivals;
 mod issue;
 
+use arrivals::Schedule;
 pub use issue::{put_created_path, put_watched_path};
 
 /// How long sessions may take to be closed at the end.
@@ -93,16 +95,6 @@ enum Stage {
     Leaving { until: Nanos },
 }
 
-/// One stream's schedule on one core.
-#[derive(Debug)]
-struct Arrivals {
-    mix: Mix,
-    /// When the next request is meant to be sent.
-    next: f64,
-    /// Mean gap in nanoseconds.
-    gap: f64,
-}
-
 /// What a link remembers between operations.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -144,9 +136,12 @@ pub struct Traffic {
     shared: Arc<Shared>,
     phases: Phases,
     stage: Stage,
+    /// Of keys and sizes.
     random: fastrand::Rng,
+    /// Of what follows an answer, whose order the server decides.
+    random_of_cycles: fastrand::Rng,
     chooser: Chooser,
-    arrivals: Vec<Arrivals>,
+    schedule: Schedule,
     core: usize,
     /// Links `..regular` carry requests, those behind are for session churn.
     regular: usize,
@@ -175,7 +170,7 @@ impl Traffic {
         links: usize,
         recorder: Recorder,
     ) -> Self {
-        let random =
+        let mut random =
             fastrand::Rng::with_seed(plan.seed.wrapping_add((core as u64).wrapping_mul(0x9E37_79B9)));
         let mut value_random = random.clone();
         let value = std::iter::repeat_with(|| value_random.u8(..)).take(plan.values.most).collect();
@@ -186,8 +181,9 @@ impl Traffic {
             shared,
             phases,
             stage: Stage::Connecting,
+            random_of_cycles: random.fork(),
             random,
-            arrivals: Vec::new(),
+            schedule: Schedule::default(),
             core,
             regular,
             tallies: vec![Tally::default(); links],
@@ -211,16 +207,10 @@ impl Traffic {
     fn begin(&mut self, begin: Nanos) {
         let from = begin + self.phases.warmup;
         self.recorder.start(begin, Window { from, until: from + self.phases.duration });
-        let Pace::Open { streams, .. } = &self.plan.pace else { return };
-        let (core, cores) = (self.core as f64, self.shared.cores as f64);
-        self.arrivals = streams
-            .iter()
-            .map(|Stream { rate, mix }| {
-                let gap = SECOND as f64 * cores / rate;
-                // Cores take turns, so that together they keep equal gaps.
-                Arrivals { mix: mix.clone(), next: begin as f64 + gap * core / cores, gap }
-            })
-            .collect();
+        if let Pace::Open { streams, poisson, .. } = &self.plan.pace {
+            let (core, cores) = (self.core, self.shared.cores);
+            self.schedule = Schedule::new(streams, *poisson, begin, core, cores, self.plan.seed);
+        }
     }
 
     fn until(&self) -> Nanos {
@@ -228,11 +218,7 @@ impl Traffic {
     }
 
     fn connecting(&mut self, links: &mut Links, now: Nanos) -> Turn {
-        for index in 0..self.regular {
-            if links.all[index].phase == Phase::Idle {
-                links.connect(index);
-            }
-        }
+        links.connect_idle(..self.regular);
         if self.gathering.ready() == self.regular {
             self.stage = Stage::Waiting;
             if self.shared.ready.fetch_add(1, Ordering::AcqRel) + 1 == self.shared.cores {
@@ -246,35 +232,37 @@ impl Traffic {
 
     /// Sends what the schedule has due; returns when the next request is.
     fn open_loop(&mut self, links: &mut Links, now: Nanos) -> Turn {
-        let Pace::Open { poisson, in_flight_limit, .. } = self.plan.pace else {
-            unreachable!("asked by pace")
-        };
-        let until = self.until() as f64;
+        let Pace::Open { in_flight_limit, .. } = self.plan.pace else { unreachable!("asked by pace") };
+        let until = self.until();
+        self.schedule.end_at(until);
         loop {
-            let earliest = self.arrivals.iter_mut().min_by(|a, b| a.next.total_cmp(&b.next));
-            let Some(arrivals) = earliest.filter(|arrivals| arrivals.next < until) else {
+            let Some(due) = self.schedule.peek() else {
                 self.stage = Stage::Draining { until: now + self.phases.drain };
                 return Turn::Until(now);
             };
-            if arrivals.next > now as f64 {
-                return Turn::Until(arrivals.next as Nanos);
+            if due.at > now {
+                return Turn::Until(due.at);
             }
-            let intended = arrivals.next as Nanos;
-            // Chosen before the link is known, so that a full link does not change which operations come.
-            let saved = self.random.clone();
-            let operation = arrivals.mix.next(&mut self.random);
-            if !self.dispatch(links, operation, intended, now, in_flight_limit) {
-                self.random = saved;
+            if !self.dispatch(links, due.operation, due.at, now, in_flight_limit) {
                 self.blocked = true;
+                if now >= until.saturating_add(self.phases.drain) {
+                    self.give_up(now);
+                }
                 return Turn::Until(now + MILLISECOND);
             }
-            let gap = self.arrivals.iter_mut().min_by(|a, b| a.next.total_cmp(&b.next)).expect("just seen");
-            let factor = if poisson { -(1.0 - self.random.f64()).ln() } else { 1.0 };
-            gap.next += gap.gap * factor;
+            self.schedule.take();
             if !self.blocked {
-                self.recorder.lag.saturating_record(now.saturating_sub(intended).max(1));
+                self.recorder.lag.saturating_record(now.saturating_sub(due.at).max(1));
             }
         }
+    }
+
+    /// The run is over and the connections take nothing: what was due and never sent has failed.
+    fn give_up(&mut self, now: Nanos) {
+        while let Some(due) = self.schedule.take() {
+            self.recorder.failure(due.operation, "not sent in time", due.at, now);
+        }
+        self.stage = Stage::Draining { until: now };
     }
 
     /// Gives an operation to the next connection that has room.
@@ -360,14 +348,9 @@ impl Traffic {
                 self.recorder.failure(request.operation, "not answered in time", request.intended, now);
                 self.doubt(links.all[index].number, &request);
             }
-            let link = &mut links.all[index];
-            link.in_flight.clear();
-            if link.is_ready() {
-                self.close_session(links.to_write(index), now);
-            } else {
-                links.all[index].phase = Phase::Idle;
-            }
+            links.all[index].in_flight.clear();
         }
+        links.close_all(now);
         self.stage = Stage::Leaving { until: now + LEAVE_PATIENCE };
     }
 }
@@ -429,8 +412,11 @@ impl Load for Traffic {
                 Turn::Until(until.min(now + 10 * MILLISECOND))
             }
             Stage::Leaving { until } => {
-                let gone = links.all.iter().all(|link| !link.is_ready());
-                if gone || now >= until { Turn::Done } else { Turn::Until(now + MILLISECOND) }
+                if links.are_closed() || now >= until {
+                    Turn::Done
+                } else {
+                    Turn::Until(now + MILLISECOND)
+                }
             }
         }
     }
@@ -488,6 +474,3 @@ impl Load for Traffic {
         }
     }
 }
-
-/// closeSession, as the last request of a link.
-const CLOSE: OpCode = OpCode::CloseSession;

@@ -73,6 +73,13 @@ pub struct ByteRange {
     pub most: usize,
 }
 
+impl ByteRange {
+    /// A size out of the range, each as likely as any other.
+    pub fn choose(self, random: &mut fastrand::Rng) -> usize {
+        if self.least == self.most { self.most } else { random.usize(self.least..=self.most) }
+    }
+}
+
 /// Largest value that may be asked for: what `jute.maxbuffer` lets through by default, less room for the request.
 pub const VALUE_BYTES_LIMIT: usize = 1_000_000;
 
@@ -158,6 +165,16 @@ mod tests {
         assert!(byte_range("9..3").is_err());
         assert_eq!(count("1M"), Ok(1_000_000));
         assert!(count("1.5").is_err());
+    }
+
+    /// A range whose ends never come would measure another load than it says.
+    #[test]
+    fn sizes_cover_the_whole_range_evenly() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let range = byte_range("10..13").unwrap();
+        let mut seen = [0; 4];
+        (0..40_000).for_each(|_| seen[range.choose(&mut random) - 10] += 1);
+        assert!(seen.iter().all(|count| (9_600..10_400).contains(count)), "{seen:?}");
     }
 
     #[test]

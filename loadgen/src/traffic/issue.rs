@@ -1,6 +1,6 @@
 //! Writing each operation to a connection.
 
-use super::{CLOSE, Errand, Traffic};
+use super::{Errand, Traffic};
 use crate::{
     clock::Nanos,
     engine::Links,
@@ -48,11 +48,8 @@ impl Traffic {
     /// A value of the next size, with a stamp that no other write of this run has.
     fn next_value(&mut self) -> (u64, usize) {
         self.stamp += 1;
-        let range = self.plan.values;
-        let bytes =
-            if range.least == range.most { range.most } else { self.random.usize(range.least..=range.most) };
         stamp(&mut self.value, self.stamp);
-        (self.stamp, bytes)
+        (self.stamp, self.plan.values.choose(&mut self.random))
     }
 
     /// Writes one operation that needs nothing but this link.
@@ -188,7 +185,9 @@ impl Traffic {
             return;
         };
         let connection = links.all[index].number;
-        let (stamp, bytes) = self.next_value();
+        self.stamp += 1;
+        let (stamp, bytes) = (self.stamp, self.plan.values.choose(&mut self.random_of_cycles));
+        self::stamp(&mut self.value, stamp);
         self.tallies[index].watch_set = now;
         self.in_flight += 1;
         let root = &self.plan.root;
@@ -233,15 +232,7 @@ impl Traffic {
 
     /// The churn's session is there: close it.
     pub(super) fn session_ready(&mut self, link: &mut Link, now: Nanos) {
-        let intended = self.tallies[link.index].session_intended;
-        let ask = Ask { op: CLOSE, operation: Operation::Session, key: 0, note: 0, intended };
-        link.request(now, ask, |_| {});
-    }
-
-    /// Ends the session of a link for good.
-    pub(super) fn close_session(&mut self, link: &mut Link, now: Nanos) {
-        let ask = Ask { op: CLOSE, operation: Operation::Session, key: 0, note: 0, intended: now };
-        link.request(now, ask, |_| {});
+        link.close_session(self.tallies[link.index].session_intended, now);
     }
 
     /// The next request of a closed loop, on the link that just answered one.
