@@ -16,7 +16,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// A load generator for servers that speak the ZooKeeper protocol
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, args_conflicts_with_subcommands = true, max_term_width = 110)]
+#[command(
+    name = "loadgen",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 110,
+    after_help = "The exit code is 0 if all is well, 1 if --verify or a budget failed, 2 if it could not be done."
+)]
 pub struct CommandLine {
     /// What else than a plain run.
     #[command(subcommand)]
@@ -194,7 +200,7 @@ pub struct RunArgs {
     /// Write response times per second as an HdrHistogram log to this file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hlog: Option<PathBuf>,
-    /// Exit with 1 if a figure of this run is beyond a limit, such as errors>0 or p99>5000000 (nanoseconds)
+    /// Exit with 1 if a figure of this run is beyond a limit, such as errors>0, p99>5ms or ops/s<40k; may be repeated
     #[arg(long, value_name = "BUDGET", value_parser = budget, help_heading = "Output")]
     pub fail_if: Vec<Budget>,
     /// No lines while it runs

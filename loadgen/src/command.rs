@@ -59,6 +59,7 @@ fn check_outputs<'a>(paths: impl IntoIterator<Item = &'a Option<PathBuf>>) -> an
 fn run_once(arguments: &RunArgs) -> anyhow::Result<bool> {
     let settings = arguments.settings()?;
     check_outputs([&arguments.json, &arguments.html, &arguments.hlog])?;
+    compare::check_alone(&arguments.fail_if, !arguments.pid.is_empty())?;
     let mut live = Live::of(&settings, arguments.quiet);
     let outcome = run::run(&settings, stop_on_signals()?, &mut live)?;
     live.finish();
@@ -130,7 +131,9 @@ fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
     check_outputs([&arguments.json])?;
     let mut live = Live::new(arguments.quiet, 0);
     let outcome = scenario::run(scenario, arguments, &stop_on_signals()?, &mut live)?;
-    println!("{}", outcome.show().trim_end());
+    if arguments.json.as_deref().is_none_or(|path| path.as_os_str() != "-") {
+        println!("{}", outcome.show().trim_end());
+    }
     if let Some(path) = &arguments.json {
         write_json(path, &outcome)?;
     }

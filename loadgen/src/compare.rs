@@ -6,7 +6,7 @@
 
 use crate::{
     report::{Report, SCHEMA},
-    units::{show_count, show_nanos, three_digits},
+    units::{duration, rate, show_count, show_nanos, three_digits},
 };
 use anyhow::{Context, bail, ensure};
 use std::{fmt::Write, path::Path};
@@ -103,18 +103,19 @@ impl Metric {
 pub struct Budget {
     metric: Metric,
     above: bool,
-    /// Relative (0.1 for 10%) or, without a percent sign, absolute in the metric's unit.
+    /// Relative (0.1 for 10%) or, without a percent sign, absolute: nanoseconds, operations a second, a count.
     limit: f64,
     relative: bool,
     text: String,
 }
 
-/// Reads `p99>+10%`, `ops/s<-5%` or `errors>0`.
+/// Reads `p99>+10%`, `ops/s<-5%`, `p99>5ms` or `errors>0`.
 pub fn budget(text: &str) -> Result<Budget, String> {
     let wrong = || {
         let names = Metric::ALL.map(Metric::name).join(", ");
         format!(
-            "`{text}` is not a budget; write a change that fails, such as p99>+10%, ops/s<-5% or errors>0 (of {names})"
+            "`{text}` is not a budget; write what fails: a change such as p99>+10% or ops/s<-5%, or a figure such as \
+             p99>5ms, ops/s<40k or errors>0 (of {names})"
         )
     };
     let at = text.find(['<', '>']).ok_or_else(wrong)?;
@@ -122,7 +123,13 @@ pub fn budget(text: &str) -> Result<Budget, String> {
         Metric::ALL.into_iter().find(|metric| metric.name() == text[..at].trim()).ok_or_else(wrong)?;
     let number = text[at + 1..].trim();
     let relative = number.ends_with('%');
-    let limit: f64 = number.trim_end_matches('%').trim_start_matches('+').parse().map_err(|_| wrong())?;
+    let plain = number.trim_end_matches('%').trim_start_matches('+').parse::<f64>();
+    let limit = match (plain, metric) {
+        (Ok(limit), _) if limit.is_finite() => limit,
+        (_, Metric::Rate) => rate(number).map_err(|_| wrong())?,
+        (_, Metric::Errors) => return Err(wrong()),
+        (_, _) => duration(number).map_err(|_| wrong())?.as_nanos() as f64,
+    };
     Ok(Budget {
         metric,
         above: text.as_bytes()[at] == b'>',
@@ -255,6 +262,26 @@ pub fn show(lines: &[Line], runs: (usize, usize)) -> String {
         );
     }
     out
+}
+
+/// Whether a single run can be held against these budgets, so that nobody learns it after the run.
+///
+/// # Errors
+/// If a budget compares two runs, or needs a figure that the run will not have.
+pub fn check_alone(budgets: &[Budget], server_is_named: bool) -> anyhow::Result<()> {
+    for budget in budgets {
+        ensure!(
+            !budget.relative,
+            "`{}` compares two runs; write a figure such as p99>5ms, or use loadgen compare",
+            budget.text
+        );
+        ensure!(
+            budget.metric != Metric::Cpu || server_is_named,
+            "`{}` needs the server's CPU time; name its process with --pid",
+            budget.text
+        );
+    }
+    Ok(())
 }
 
 /// The budgets with absolute limits that a single run exceeds.
@@ -396,5 +423,18 @@ mod tests {
         assert_eq!(exceeded(&[], &[budget("ops/s<-5%").unwrap()]).len(), 1);
         assert!(budget("p98>+10%").unwrap_err().contains("p99.9"));
         assert!(budget("p99").is_err());
+        for (text, limit) in [("p99>5ms", 5e6), ("max>2s", 2e9), ("p50>700", 700.0), ("ops/s<40k", 4e4)] {
+            assert_eq!(
+                budget(text).map(|budget| (budget.limit, budget.relative)),
+                Ok((limit, false)),
+                "{text}"
+            );
+        }
+        for wrong in ["p99>fast", "errors>5ms", "ops/s<5ms", "p99>nan"] {
+            assert!(budget(wrong).is_err(), "{wrong}");
+        }
+        assert!(check_alone(&[budget("p99>5ms").unwrap()], false).is_ok());
+        assert!(check_alone(&[budget("p99>+10%").unwrap()], true).is_err());
+        assert!(check_alone(&[budget("cpu>9us").unwrap()], false).is_err());
     }
 }

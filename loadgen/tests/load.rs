@@ -71,6 +71,22 @@ fn a_stalled_server_is_seen_in_full() {
     assert!(report.timeline.len() >= 4);
 }
 
+/// A server that never comes back must not keep the run from its end, nor hide what it did not answer.
+#[test]
+fn a_server_that_stays_silent_ends_the_run() {
+    let fake = Fake::start(Manner::Honest);
+    let silenced = fake.clone();
+    let at_first_second = Some(Box::new(move || silenced.stall(true)) as Box<dyn FnOnce()>);
+    let mut calls = Calls { seconds: 0, at_first_second };
+    let line = "--writes 2k/s -c 4 --in-flight 10 -d 3s --warmup 0s --drain 500ms --keep";
+    let report = load_with(line, &fake.address, &mut calls, Arc::default()).unwrap();
+    let failed =
+        |name| report.failures.iter().find(|failure| failure.name == name).map_or(0, |failure| failure.count);
+    assert_eq!(failed("not answered in time"), 40, "4 connections x 10 in flight");
+    assert_eq!(report.total.succeeded + 40 + failed("not sent in time"), 6_000, "rate x time");
+    assert!(report.total.succeeded > 1_500, "{}", report.total.succeeded);
+}
+
 /// Little's law: latency x throughput = requests in flight.
 #[test]
 fn the_figures_of_a_closed_loop_fit_each_other() {

@@ -340,7 +340,7 @@ impl Client {
                     if err == 0 {
                         return Ok(body);
                     }
-                    assert_eq!(body, [], "an error reply is a header alone (C17)");
+                    assert!(body.is_empty(), "an error reply is a header alone (C17)");
                     return Err(err);
                 }
                 Some(event) => self.events.push_back(event),
@@ -407,7 +407,7 @@ impl Client {
         loop {
             match self.next() {
                 Some(Incoming::Reply { xid, err: 0, body, .. }) if xid == Xid::PING.0 => {
-                    assert_eq!(body, [], "a ping's answer has no body (C20)");
+                    assert!(body.is_empty(), "a ping's answer has no body (C20)");
                     return;
                 }
                 Some(event @ Incoming::Event { .. }) => self.events.push_back(event),

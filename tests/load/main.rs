@@ -1,0 +1,103 @@
+//! The load generator against a real server: every operation, a short form of every scenario, a server that stands
+//! still. A healthy server must show no error and no broken promise.
+//!
+//! `ZKFAST_UNDER_TEST=apache cargo test --test load` asks the same of Apache ZooKeeper.
+
+#[path = "../peers/mod.rs"]
+mod peers;
+
+use clap::Parser;
+use loadgen::{
+    args::{Command, CommandLine},
+    report::Report,
+    run::{self, Second, Watcher},
+    scenario,
+};
+use peers::{Kind, Server, Settings};
+use std::{sync::Arc, thread, time::Duration};
+
+/// Each operation that a mix may name.
+const ALL: &str = "create=2,create-seq=1,set=3,get=3,exists=1,children=1,delete=1,multi=1,ephemeral=2,session=1,watch=1,\
+                   sync=1,ping=1";
+
+/// Acts once, when the first second is over.
+struct Acts<'a>(Option<Box<dyn FnOnce() + 'a>>);
+
+impl Watcher for Acts<'_> {
+    fn second(&mut self, _second: &Second) {
+        if let Some(act) = self.0.take() {
+            act();
+        }
+    }
+    fn step(&mut self, _text: &str) {}
+}
+
+fn start(home: &std::path::Path) -> Server {
+    Server::start(Kind::under_test(), home, &Settings::default())
+}
+
+fn parse(line: &str, server: &Server) -> CommandLine {
+    let line = format!("loadgen {line} --hosts {} --seed 7", server.address);
+    CommandLine::try_parse_from(line.split(' ')).expect("a valid command line")
+}
+
+fn load(line: &str, server: &Server, watcher: &mut dyn Watcher) -> Report {
+    let settings = parse(line, server).run.settings().expect("settings");
+    let outcome = run::run(&settings, Arc::default(), watcher).expect("the run");
+    Report::new(&settings, &outcome)
+}
+
+/// A generator that makes errors of its own, or checks that never fire, would blame the server or nobody.
+#[test]
+fn every_operation_runs_without_an_error() {
+    let home = peers::directory();
+    let server = start(home.path());
+    for pace in [
+        "--closed --in-flight 3",
+        "--rate 3k/s",
+        "--rate 3k/s --poisson --depth 3 --keys zipf --value 10..500",
+    ] {
+        let line = format!("{pace} --mix {ALL} --verify -c 8 -d 1500ms --warmup 300ms --cores 2");
+        let report = load(&line, &server, &mut Acts(None));
+        assert!(report.failures.is_empty(), "{pace}: {:?}", report.failures);
+        assert!(report.verified(), "{pace}: {:?}", report.verification);
+        assert!(report.verification.as_ref().is_some_and(|found| found.checks > 1_000), "{pace}");
+        // Those of the mix, and the events of the watches.
+        assert_eq!(report.operations.len(), 14, "{pace}: {:?}", report.operations.keys());
+        assert!(!report.server_after.mntr.is_empty(), "mntr is asked");
+    }
+}
+
+/// What a user types by name must run to its end and find nothing wrong.
+#[test]
+fn every_scenario_runs_without_an_error() {
+    let home = peers::directory();
+    let server = start(home.path());
+    for scenario in scenario::SCENARIOS {
+        let line = format!("scenario {} -c 24 -d 300ms --warmup 100ms", scenario.name);
+        let Some(Command::Scenario(arguments)) = parse(&line, &server).command else {
+            panic!("{line} is a scenario");
+        };
+        let outcome = scenario::run(scenario, &arguments, &Arc::default(), &mut Acts(None)).expect("the run");
+        assert!(outcome.is_clean(), "{}", outcome.show());
+        assert!(outcome.show().starts_with(scenario.name), "it says what it reproduces");
+    }
+}
+
+/// Coordinated omission, against a real process: what was due while it stood still counts from when it was due.
+#[test]
+fn a_server_that_stands_still_is_seen_in_full() {
+    let home = peers::directory();
+    let server = start(home.path());
+    let mut acts = Acts(Some(Box::new(|| {
+        server.freeze(true);
+        // It sleeps because the length of the halt is what is measured.
+        thread::sleep(Duration::from_secs(1));
+        server.freeze(false);
+    })));
+    let report = load("--writes 2k/s -c 8 -d 5s --warmup 0s", &server, &mut acts);
+    assert_eq!(report.total.succeeded, 10_000, "rate x time: {:?}", report.failures);
+    let latency = &report.total.response_ns;
+    assert!(latency.p999 > 900_000_000 && latency.max > 950_000_000, "{latency:?}");
+    assert!(latency.p50 < 900_000_000, "only a fifth of them was due meanwhile: {latency:?}");
+}
