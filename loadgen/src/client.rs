@@ -24,6 +24,9 @@ const FRAME_BYTES_LIMIT: usize = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The same for a four-letter word: its answer is worth a line in a report, not a wait.
 const WORD_PATIENCE: Duration = Duration::from_secs(2);
+/// What to write instead of a port that is not one for clients.
+const RIGHT_PORT: &str =
+    "give the client port without TLS with --hosts host:port (clientPort in zoo.cfg, usually 2181)";
 
 /// A session that does one thing after the other (or several in one go, see [`Client::pipeline`]).
 #[derive(Debug)]
@@ -76,24 +79,20 @@ impl Client {
         };
         frame::write(&mut client.out, |out| hello.encode(out));
         client.send().with_context(|| format!("{name} does not take a handshake"))?;
-        let strange = || {
-            format!(
-                "{name} does not speak the ZooKeeper protocol; give the client port without TLS (clientPort in zoo.cfg, \
-                 usually 2181)"
-            )
-        };
+        let strange = || format!("{name} does not speak the ZooKeeper protocol; {RIGHT_PORT}");
         let payload = match client.receive() {
             Ok(payload) => payload,
             Err(error) => {
                 let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
                 return Err(match kind {
                     Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => anyhow!(
-                        "{name} closed the connection during the handshake: it is not a ZooKeeper client port \
-                         (or one for TLS), does not serve yet (no quorum), or its maxClientCnxns is reached"
+                        "{name} closed the connection during the handshake: it does not serve yet (no quorum), \
+                         its maxClientCnxns is reached, or it is not a ZooKeeper server; {RIGHT_PORT}"
                     ),
                     Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => anyhow!(
                         "{name} accepts connections but did not answer the handshake within {patience:?}: \
-                         it is not a ZooKeeper client port, or the server hangs"
+                         the server hangs, or it is not a ZooKeeper \
+                         server; {RIGHT_PORT}"
                     ),
                     _ => error.context(strange()),
                 });

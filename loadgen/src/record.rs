@@ -100,6 +100,8 @@ pub struct Recorder {
     /// How late requests left, where the server was not the reason.
     pub lag: Histogram<u64>,
     interval: Interval,
+    /// When the last answer that counts came.
+    answered_until: Nanos,
     begin: Nanos,
     lines: SyncSender<Interval>,
     open_loop: bool,
@@ -114,6 +116,7 @@ impl Recorder {
             errors: BTreeMap::new(),
             lag: histogram(),
             interval: Interval { index: 0, response: histogram(), failed: 0, in_flight: 0 },
+            answered_until: 0,
             begin: 0,
             lines,
             open_loop,
@@ -152,6 +155,7 @@ impl Recorder {
         let response = now.saturating_sub(intended).max(1);
         self.interval.response.saturating_record(response);
         if self.counts(intended, now) {
+            self.answered_until = self.answered_until.max(now);
             let record = Self::of(&mut self.operations, operation);
             record.service.saturating_record(now.saturating_sub(sent).max(1));
             if self.open_loop {
@@ -197,7 +201,13 @@ impl Recorder {
     pub fn finish(mut self) -> Measured {
         let index = self.interval.index + 1;
         self.hand_over(index, 0);
-        Measured { operations: self.operations, errors: self.errors, lag: self.lag, window: self.window }
+        Measured {
+            operations: self.operations,
+            errors: self.errors,
+            lag: self.lag,
+            window: self.window,
+            answered_until: self.answered_until,
+        }
     }
 }
 
@@ -212,9 +222,18 @@ pub struct Measured {
     pub lag: Histogram<u64>,
     /// The part of the run that counts.
     pub window: Window,
+    /// When the last answer that counts came: later than the window's end where the server could not keep up.
+    pub answered_until: Nanos,
 }
 
 impl Measured {
+    /// The time in which what counts was answered, in seconds: what rates are taken of. A server that needs ten seconds
+    /// for the requests of five has half their rate.
+    pub fn answering_seconds(&self) -> f64 {
+        let window = Window { from: self.window.from, until: self.window.until.max(self.answered_until) };
+        window.seconds()
+    }
+
     /// Adds another core's.
     pub fn add(&mut self, other: Self) {
         for (own, other) in self.operations.iter_mut().zip(other.operations) {
@@ -227,6 +246,7 @@ impl Measured {
         for (key, count) in other.errors {
             *self.errors.entry(key).or_default() += count;
         }
+        self.answered_until = self.answered_until.max(other.answered_until);
         self.lag.add(&other.lag).expect("equal bounds");
         self.window.until = self.window.until.min(other.window.until);
     }
@@ -268,6 +288,24 @@ mod tests {
         assert_eq!(set.succeeded(), 1, "the request of the warm-up does not count");
         assert!(set.response.max() >= 3 * SECOND - SECOND / 100);
         assert!(set.service.max() < SECOND + SECOND / 100);
+        assert_eq!(
+            measured.answering_seconds(),
+            4.0,
+            "from 1 to 5 s: a rate over the window alone would flatter"
+        );
+    }
+
+    /// Three digits, also of what took a minute: the report's percentiles are no better than their histogram.
+    #[test]
+    fn latencies_keep_three_digits() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..1_000 {
+            let value = 10_f64.powf(random.f64() * 10.7) as Nanos + 1;
+            let mut one = histogram();
+            one.saturating_record(value);
+            let shown = one.value_at_quantile(0.5);
+            assert!(shown.abs_diff(value) as f64 <= value as f64 * 0.001 + 1.0, "{value}: {shown}");
+        }
     }
 
     #[test]
