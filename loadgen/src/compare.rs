@@ -1,6 +1,6 @@
 //! Two sets of runs against each other: by how much do they differ, and is it more than noise?
 //!
-//! With at least three runs on both sides, a run is a sample. With fewer, the counted seconds of the runs are; seconds of
+//! With at least four runs on both sides, a run is a sample. With fewer, the counted seconds of the runs are; seconds of
 //! one run are not independent of each other, which the output says. The test is Mann and Whitney's U, two-sided: it
 //! asks nothing about how latencies are distributed.
 
@@ -13,8 +13,8 @@ use std::{fmt::Write, path::Path};
 
 /// Below this probability of equal distributions a difference counts as one.
 pub const SIGNIFICANT: f64 = 0.05;
-/// Runs on each side from which on runs are the samples.
-const RUNS_ENOUGH: usize = 3;
+/// Runs on each side from which on runs are the samples: with three no difference, however large, is significant.
+const RUNS_ENOUGH: usize = 4;
 /// Pairs of sizes up to which the distribution of U is counted instead of approximated.
 const EXACT_LIMIT: usize = 20;
 
@@ -410,6 +410,18 @@ mod tests {
         near(mann_whitney(&[1.0, 3.0, 5.0, 7.0], &[2.0, 4.0, 6.0, 8.0]), 0.685_714);
         near(mann_whitney(&[1.0, 1.0, 2.0], &[1.0, 1.0, 2.0]), 1.0);
         assert_eq!(mann_whitney(&[1.0, 2.0], &[3.0, 4.0]), None, "two samples prove nothing");
+    }
+
+    /// A budget that no difference can exceed guards nothing.
+    #[test]
+    fn as_many_runs_are_wanted_as_can_be_told_apart() {
+        let apart = |runs: usize| {
+            let before: Vec<f64> = (0..runs).map(|run| run as f64).collect();
+            let after: Vec<f64> = before.iter().map(|value| value + 100.0).collect();
+            mann_whitney(&before, &after).unwrap()
+        };
+        assert!(apart(RUNS_ENOUGH) < SIGNIFICANT);
+        assert!(apart(RUNS_ENOUGH - 1) > SIGNIFICANT);
     }
 
     #[test]

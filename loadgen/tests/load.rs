@@ -115,6 +115,31 @@ fn an_honest_server_passes_verification() {
     let json = serde_json::to_string(&report).unwrap();
     let again: Report = serde_json::from_str(&json).unwrap();
     assert_eq!(again.total, report.total);
+    let described = include_str!("../README.md");
+    let mut missing = Vec::new();
+    names(&serde_json::from_str(&json).unwrap(), &mut missing);
+    missing.retain(|name| !described.contains(&format!("`{name}`")));
+    assert!(missing.is_empty(), "fields of the JSON that loadgen/README.md does not describe: {missing:?}");
+}
+
+/// The names of a JSON's fields; not what stands beneath names that the server or the mix gives.
+fn names(value: &serde_json::Value, out: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                out.push(name.clone());
+                match (name.as_str(), value) {
+                    ("mntr" | "violations", _) => {}
+                    ("operations", serde_json::Value::Object(each)) => {
+                        each.values().for_each(|one| names(one, out))
+                    }
+                    _ => names(value, out),
+                }
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| names(value, out)),
+        _ => {}
+    }
 }
 
 /// A verification that a lying server passes is worse than none.
