@@ -107,7 +107,7 @@ fn write_steadily(address: SocketAddr, is_over: &AtomicBool) -> Vec<(Instant, Du
             break;
         }
         let due = begun + PACE * number;
-        // The pace of the load, nothing that is waited for.
+        // It sleeps for the pace of the load; nothing is waited for.
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         client.set(&path, &[b's'; DATA_BYTES], -1).expect("a steady write");
         latencies.push((due, due.elapsed()));
@@ -146,8 +146,8 @@ fn catch_up(work: Work, lines: &[&str], expected: Way) {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let steady = scope.spawn(|| write_steadily(address, &is_over));
-        // A share of quiet before, to compare with.
         let quiet_from = Instant::now() + Duration::from_millis(200);
+        // It sleeps for a stretch of quiet, to compare with.
         std::thread::sleep(Duration::from_millis(if missed > 100_000 { 3000 } else { 500 }));
         let launched = Instant::now();
         cluster.launch(follower);

@@ -77,7 +77,7 @@ fn a_local_session_becomes_global_with_its_first_ephemeral() {
     }
 }
 
-/// S15: without upgrading an ephemeral is refused with -120, and the session goes on.
+/// S15, E28: without upgrading an ephemeral is refused with -120, and the session goes on.
 #[test]
 fn without_upgrading_a_local_session_makes_no_ephemerals() {
     let cluster = cluster(&["localSessionsEnabled=true"]);
