@@ -150,8 +150,11 @@ const KEYS: &[(&str, Standing)] = &[
     ("intBufferStartingSizeBytes", Moot),
     ("request_throttle_max_requests", Obeyed),
     ("throttled_op_wait_time", Obeyed),
+    ("request_throttle_drop_stale", Obeyed),
     ("request_throttle_*", Moot),
-    ("request_stale_*", Moot),
+    ("request_stale_latency_check", Obeyed),
+    // What a connection asked ends with it, whatever the key says.
+    ("request_stale_connection_check", Moot),
     ("request_throttler.shutdownTimeout", Moot),
     ("connection_throttle_*", Obeyed),
     ("largeRequestThreshold", Obeyed),

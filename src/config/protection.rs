@@ -75,6 +75,9 @@ pub struct Protection {
     pub requests_max: Option<usize>,
     /// `throttled_op_wait_time`: a request that was held back for longer is answered -127 (R8); `None` for never.
     pub throttled_wait_ms: Option<u64>,
+    /// `request_stale_latency_check` with `request_throttle_drop_stale`: a connection whose requests were held back for
+    /// longer than its session's timeout is closed, and they are dropped (R8).
+    pub drops_stale: bool,
     /// The throttle of new connections.
     pub connection_throttle: ConnectionThrottle,
 }
@@ -106,6 +109,7 @@ impl Protection {
             large_requests_bytes_max,
             requests_max: (requests_max > 0).then_some(requests_max as usize),
             throttled_wait_ms: (throttled_wait_ms > 0).then_some(throttled_wait_ms as u64),
+            drops_stale: drops_stale(set),
             connection_throttle: connection_throttle(set),
         })
     }
@@ -136,6 +140,11 @@ fn enforced_schemes(set: &Settings, digest_enabled: bool) -> Result<Vec<String>,
         }
     }
     Ok(schemes)
+}
+
+fn drops_stale(set: &Settings) -> bool {
+    set.property_switch("request_stale_latency_check", false)
+        && set.property_switch("request_throttle_drop_stale", true)
 }
 
 fn connection_throttle(set: &mut Settings) -> ConnectionThrottle {

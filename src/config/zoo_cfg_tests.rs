@@ -64,6 +64,7 @@ fn fatal_lines_are_named_with_file_line_and_cure() {
     check("dataDir=\\u00\n", &["zoo.cfg:1: ", "\\u"]);
 }
 
+/// G28: a server that refuses an unknown key does not start with the file that Apache took for years.
 #[test]
 fn what_will_have_no_effect_is_named_and_what_is_known_is_not() {
     let check = |line: &str, words: &[&str]| {

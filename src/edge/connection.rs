@@ -116,9 +116,9 @@ impl Figures {
         Self { last_cxid: -1, ..Self::default() }
     }
 
-    /// Starts anew (`crst`).
+    /// Starts anew (`crst`). Java then shows -1 for the zxid too.
     pub fn reset(&mut self) {
-        *self = Self { last_op: self.last_op, last_zxid: self.last_zxid, ..Self::new() };
+        *self = Self { last_zxid: Zxid(-1), ..Self::new() };
     }
 
     /// Notes a reply.

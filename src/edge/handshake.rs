@@ -43,11 +43,7 @@ impl Core {
         let Some(first) = bytes.first_chunk::<4>() else { return 0 };
         match Visitor::of(*first) {
             Visitor::ZooKeeper => self.greet_client(connection, bytes),
-            Visitor::FourLetterWord(word) => {
-                self.counters.packets_received.increment();
-                self.answer_word(connection, word);
-                bytes.len()
-            }
+            Visitor::FourLetterWord(word) => self.answer_word(connection, word, &bytes[word.len()..]),
             Visitor::Http => {
                 log::warn!(
                     "{} speaks HTTP to the client port; closed. Answers over HTTP are given on admin.serverPort.",

@@ -109,6 +109,9 @@ pub struct EdgeOptions {
     pub large_requests_bytes_max: usize,
     /// `throttled_op_wait_time`: a request that was held back for longer is answered -127 (R8), milliseconds.
     pub throttled_wait_ms: u64,
+    /// `request_stale_latency_check`: a connection is closed if its requests were held back for longer than its
+    /// session's timeout (R8).
+    pub drops_stale: bool,
 }
 
 impl EdgeOptions {
@@ -137,6 +140,7 @@ impl EdgeOptions {
             large_request_bytes: cfg.protection.large_request_bytes.unwrap_or(usize::MAX),
             large_requests_bytes_max: cfg.protection.large_requests_bytes_max,
             throttled_wait_ms: cfg.protection.throttled_wait_ms.unwrap_or(u64::MAX),
+            drops_stale: cfg.protection.drops_stale,
         }
     }
 }

@@ -280,7 +280,7 @@ fn a_read_between_two_writes_sees_the_first() {
         panic!("{got:?}")
     };
     assert_eq!((first, second), (Some(&b"one"[..]), Some(&b"two"[..])));
-    // C16: the header's zxid is the view, which only grows.
+    // C16, G15: the header's zxid is the view, which only grows.
     let zxids: Vec<_> = got
         .iter()
         .map(|one| match one {
@@ -536,7 +536,7 @@ fn an_unreadable_body_is_answered() {
     }
 }
 
-/// C20, S23: pings and syncs keep their place behind earlier writes, and a write behind a sync waits for it.
+/// C20, S23, G26: pings and syncs keep their place behind earlier writes, and a write behind a sync waits for it.
 #[test]
 fn pings_and_syncs_keep_their_place() {
     let mut story = Story::new();

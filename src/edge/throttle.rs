@@ -151,6 +151,11 @@ impl Core {
             let Some(mut connection) = self.connections.borrow(id) else { continue };
             connection.is_held = false;
             let held_ms = self.now_ns.saturating_sub(connection.held_since_ns) / 1_000_000;
+            if self.options.drops_stale && held_ms > u64::from(connection.timeout_ms.unsigned_abs()) {
+                self.drop_stale(&mut connection, held_ms);
+                self.put_back(connection);
+                continue;
+            }
             connection.was_held_too_long = held_ms > self.options.throttled_wait_ms;
             // Reads that waited behind a write may have found the out-buffer full: nothing else answers them.
             self.advance(&mut connection);
@@ -164,6 +169,20 @@ impl Core {
             }
             self.put_back(connection);
         }
+    }
+
+    /// R8: nobody waits for the answers any more. The connection goes with its requests, as in Apache, so that none of
+    /// its later ones is done without the earlier.
+    fn drop_stale(&self, connection: &mut Connection, held_ms: u64) {
+        self.counters.stale_requests_dropped.increment();
+        self.counters.connections_dropped.increment();
+        log::warn!(
+            "Closing {}: its requests were held back for {held_ms} ms, its timeout is {} ms \
+             (request_stale_latency_check).",
+            connection.name(),
+            connection.timeout_ms
+        );
+        connection.kill();
     }
 
     /// Connections whose sockets may be read again.

@@ -2,9 +2,9 @@
 //!
 //! A record stands for one (connection, path) pair, whatever the number of modes in which that connection watches the
 //! path: so an event reaches a connection once by construction (W3, W12). Records live in one array and are chained
-//! by 32-bit index twice, with the other watchers of the path and with the other watches of the connection; two hash
-//! indexes find a path and a pair. That is some 70 bytes for a watch on a path that others watch too, and below 100
-//! with a path of its own of 24 bytes: a million of them stay below 100 MB.
+//! by 32-bit index twice, with the other watchers of the path and with the other watches of the connection. A hash
+//! index finds a path; another one finds a pair, but only where a path has several watchers: most have one, which is
+//! then the first of the path's chain. So a million watches on paths of their own of 24 bytes stay below 100 MB.
 //!
 //! The table tells the tree which paths it cares about *before* the caller reads (see [`Interests`]), so that the
 //! pipeline wakes this core for a change that comes later, and this core sees every change that came before.
@@ -79,6 +79,9 @@ struct Watch {
     next_of_slot: u32,
     previous_of_slot: u32,
     modes: Modes,
+    /// Whether it is in `by_pair`. One that is not has been alone on its path since it was made, so it is the first of
+    /// the path's chain.
+    is_indexed: bool,
 }
 
 #[derive(Debug)]
@@ -272,6 +275,10 @@ impl WatchTable {
     }
 
     fn find_pair(&self, slot: u32, path: u32) -> Option<u32> {
+        let first = self.paths[path as usize].first;
+        if self.watches.get(first as usize).is_some_and(|watch| watch.slot == slot) {
+            return Some(first);
+        }
         let is_pair = |index: &u32| {
             let watch = &self.watches[*index as usize];
             watch.slot == slot && watch.path == path
@@ -302,6 +309,7 @@ impl WatchTable {
             next_of_slot,
             previous_of_slot: NONE,
             modes: Modes(0),
+            is_indexed: false,
         };
         let index = place(&mut self.watches, &mut self.free_watches, watch);
         if next_of_path != NONE {
@@ -314,13 +322,25 @@ impl WatchTable {
         let watcher = &mut self.watchers[slot as usize];
         watcher.first = index;
         watcher.count += 1;
-        let hash = self.pair_hash(slot, path);
-        let Self { by_pair, watches, hasher, .. } = self;
-        by_pair.insert_unique(hash, index, |index| {
-            let watch = &watches[*index as usize];
-            hasher.hash_one(u64::from(watch.slot) << 32 | u64::from(watch.path))
-        });
+        if next_of_path != NONE {
+            self.index_pair(next_of_path);
+            self.index_pair(index);
+        }
         index
+    }
+
+    /// Puts a record into the index of pairs, if it is not there.
+    fn index_pair(&mut self, index: u32) {
+        let Watch { slot, path, is_indexed, .. } = self.watches[index as usize];
+        if !is_indexed {
+            self.watches[index as usize].is_indexed = true;
+            let hash = self.pair_hash(slot, path);
+            let Self { by_pair, watches, hasher, .. } = self;
+            by_pair.insert_unique(hash, index, |index| {
+                let watch = &watches[*index as usize];
+                hasher.hash_one(u64::from(watch.slot) << 32 | u64::from(watch.path))
+            });
+        }
     }
 
     /// Takes `modes` from a record, and the record and its path out of the table when nothing is left of them.
@@ -348,8 +368,13 @@ impl WatchTable {
 
     fn drop_watch(&mut self, index: u32) {
         let watch = self.watches[index as usize].clone();
-        let hash = self.pair_hash(watch.slot, watch.path);
-        self.by_pair.find_entry(hash, |found| *found == index).expect("each record is indexed").remove();
+        if watch.is_indexed {
+            let hash = self.pair_hash(watch.slot, watch.path);
+            self.by_pair
+                .find_entry(hash, |found| *found == index)
+                .expect("it says that it is indexed")
+                .remove();
+        }
         match watch.previous_of_path {
             NONE => self.paths[watch.path as usize].first = watch.next_of_path,
             previous => self.watches[previous as usize].next_of_path = watch.next_of_path,

@@ -17,8 +17,28 @@ use std::sync::Arc;
 use zkfast_wire::{OpCode, SessionId};
 
 impl Core {
-    /// Answers a word, or finds that it is none.
-    pub(super) fn answer_word(&mut self, connection: &mut Connection, word: [u8; 4]) {
+    /// Answers a word, or finds that it is none. `behind` is what came behind it. Returns how many bytes of all were
+    /// taken: none if more must come.
+    pub(super) fn answer_word(&mut self, connection: &mut Connection, word: [u8; 4], behind: &[u8]) -> usize {
+        let all = word.len() + behind.len();
+        match (Word::parse(&word).map(Word::act), behind.first_chunk()) {
+            // Apache wants the eight bytes of the mask in the same packet; here they may take their time.
+            (Some(Act::SetTraceMask), None) if self.allows(Word::Stmk) => return 0,
+            (Some(Act::SetTraceMask), Some(mask)) if self.allows(Word::Stmk) => {
+                self.shared.board.set_trace_mask(i64::from_be_bytes(*mask));
+            }
+            _ => {}
+        }
+        self.counters.packets_received.increment();
+        self.answer_whole_word(connection, word);
+        all
+    }
+
+    fn allows(&self, word: Word) -> bool {
+        four_letter::refusal(word, &self.options.whitelist).is_none()
+    }
+
+    fn answer_whole_word(&mut self, connection: &mut Connection, word: [u8; 4]) {
         let Some(word) = Word::parse(&word) else {
             log::warn!(
                 "{} begins with {:?}, which is neither a ZooKeeper client nor a four-letter word; closed.",
@@ -29,7 +49,7 @@ impl Core {
             return connection.kill();
         };
         log::debug!("{} asks {}.", connection.peer, word.text());
-        let is_allowed = four_letter::refusal(word, &self.options.whitelist).is_none();
+        let is_allowed = self.allows(word);
         let needs_cores = word.needs() != Needs::Numbers || word.act() == Act::ResetConnections;
         if is_allowed && needs_cores && self.shared.board.is_serving() {
             let gather = Gather::new(word, connection.id, self.options.client_cores);
@@ -51,7 +71,7 @@ impl Core {
             self.connections.iter().for_each(|connection| connection.figures.reset());
         }
         match gather.word().needs() {
-            Needs::Numbers => {}
+            Needs::Numbers | Needs::Digests => {}
             Needs::Connections | Needs::Sessions => {
                 rows.connections = self.connections.iter().map(|connection| picture(connection)).collect();
             }

@@ -118,8 +118,13 @@ impl Pipeline {
     }
 
     fn pass_round(&mut self, gather: Arc<Gather>) {
-        if gather.word().needs() == Needs::Sessions {
-            gather.add_sessions(self.sessions_dump());
+        match gather.word().needs() {
+            Needs::Sessions => gather.add_sessions(self.sessions_dump()),
+            Needs::Digests => {
+                let digests = self.tree.digest_log().map(|logged| (logged.zxid, logged.digest));
+                gather.add_digests(digests.collect());
+            }
+            Needs::Numbers | Needs::Connections | Needs::Watches => {}
         }
         for core in &mut self.cores {
             core.push_and_kick(Delivery::Gather(gather.clone()));

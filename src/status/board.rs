@@ -4,7 +4,7 @@
 //! taken by status commands and once a tick, never on the request path.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +16,9 @@ use super::four_letter::Word;
 use super::picture::{Mode, Picture, QuorumPicture, Settings, Totals};
 use crate::config::ZooCfg;
 
+/// Apache's trace mask at start: client requests, sessions, session ends and warnings (row O87).
+const DEFAULT_TRACE_MASK: i64 = 306;
+
 /// The counters of all cores, and the facts that do not change while the server runs.
 #[derive(Debug)]
 pub struct Board {
@@ -24,6 +27,7 @@ pub struct Board {
     settings: Settings,
     started: Instant,
     serving: AtomicBool,
+    trace_mask: AtomicI64,
     /// The role in an ensemble, shown by the pipeline once a tick and when it changes.
     quorum: Mutex<Option<(Mode, QuorumPicture)>>,
     /// What had been counted at the last `srst`.
@@ -50,6 +54,7 @@ impl Board {
             },
             started: Instant::now(),
             serving: AtomicBool::new(false),
+            trace_mask: AtomicI64::new(DEFAULT_TRACE_MASK),
             quorum: Mutex::default(),
             marks: Mutex::default(),
         }
@@ -73,6 +78,11 @@ impl Board {
     /// Are clients served now?
     pub fn is_serving(&self) -> bool {
         self.serving.load(Relaxed)
+    }
+
+    /// Keeps what `stmk` says (row O87).
+    pub fn set_trace_mask(&self, mask: i64) {
+        self.trace_mask.store(mask, Relaxed);
     }
 
     /// Shows the role of a member of an ensemble.
@@ -116,6 +126,7 @@ impl Board {
             record_bytes: self.pipeline.record_bytes.read(),
             settings: self.settings.clone(),
             directory_bytes,
+            trace_mask: self.trace_mask.load(Relaxed),
             ..Picture::default()
         }
     }

@@ -140,6 +140,8 @@ pub struct CoreCounters {
     pub large_requests_rejected: Counter,
     /// Requests answered -127 because they were held back for too long (R8).
     pub throttled: Counter,
+    /// Connections closed because what they asked was held back for longer than their timeout (R8).
+    pub stale_requests_dropped: Counter,
     /// Handshakes that were not ZooKeeper's.
     pub unsuccessful_handshakes: Counter,
     /// Authentications that failed.

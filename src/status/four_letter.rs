@@ -1,8 +1,8 @@
-//! Four-letter words: a picture of the server in, Apache's text out (rows O43, O72-O86).
+//! Four-letter words: a picture of the server in, Apache's text out (rows O43, O72-O87).
 //!
 //! Pure. The connection that reads the word calls [`Word::parse`], checks the whitelist with [`refusal`], fetches what
 //! [`Word::needs`] and does what [`Word::act`] says, calls [`render`], writes the text and closes. It must also answer
-//! a client that has already closed its sending side (`nc`, row O124). `stmk` and `hash` are not among our words.
+//! a client that has already closed its sending side (`nc`, row O124).
 
 use std::fmt::Write;
 
@@ -55,6 +55,8 @@ pub enum Needs {
     Watches,
     /// `connections` of every core, `sessions_dump` of the pipeline.
     Sessions,
+    /// `digests` of the pipeline.
+    Digests,
 }
 
 /// What must happen beside the answer.
@@ -66,6 +68,8 @@ pub enum Act {
     ResetServer,
     /// Every core starts the counts of its connections anew.
     ResetConnections,
+    /// [`super::Board::set_trace_mask`], with the eight bytes behind the word.
+    SetTraceMask,
 }
 
 words! {
@@ -99,8 +103,12 @@ words! {
     Wchp = "wchp", Watches;
     /// Sessions and ephemerals.
     Dump = "dump", Sessions;
-    /// The trace mask of Apache's own tracing, always its default here.
+    /// Digests of the tree behind some of the last transactions.
+    Hash = "hash", Digests;
+    /// The trace mask. It chooses what Apache traces; here it is kept and told, and nothing else.
     Gtmk = "gtmk", Numbers;
+    /// Another trace mask.
+    Stmk = "stmk", Numbers;
 }
 
 impl Word {
@@ -114,6 +122,7 @@ impl Word {
         match self {
             Self::Srst => Act::ResetServer,
             Self::Crst => Act::ResetConnections,
+            Self::Stmk => Act::SetTraceMask,
             _ => Act::Tell,
         }
     }
@@ -141,7 +150,7 @@ pub fn render(word: Word, picture: &Picture, whitelist: &Whitelist) -> String {
         Word::Isro if picture.mode == super::picture::Mode::ReadOnly => "ro".to_owned(),
         Word::Isro => "rw".to_owned(),
         Word::Envi => envi(),
-        Word::Gtmk => "306".to_owned(),
+        Word::Gtmk | Word::Stmk => picture.trace_mask.to_string(),
         _ if !picture.serving => "This ZooKeeper instance is not currently serving requests\n".to_owned(),
         Word::Srvr | Word::Stat => srvr(picture, word == Word::Stat),
         Word::Conf => conf(picture),
@@ -157,6 +166,7 @@ pub fn render(word: Word, picture: &Picture, whitelist: &Whitelist) -> String {
         Word::Wchc => wchc(picture),
         Word::Wchp => wchp(picture),
         Word::Dump => dump(picture),
+        Word::Hash => hash(picture),
     };
     bounded(out)
 }
@@ -254,6 +264,14 @@ fn envi() -> String {
     let mut out = "Environment:\n".to_owned();
     for (name, value) in environment::entries() {
         let _ = writeln!(out, "{name}={value}");
+    }
+    out
+}
+
+fn hash(picture: &Picture) -> String {
+    let mut out = String::new();
+    for (zxid, digest) in &picture.digests {
+        let _ = writeln!(out, "{:x}: {digest}", zxid.0);
     }
     out
 }

@@ -62,6 +62,8 @@ fn picture() -> Picture {
             expiring: vec![(1_795_362_424_000, vec![]), (1_795_362_426_000, vec![SESSION])],
             ephemerals: vec![(SESSION, vec!["/a/e".to_owned(), "/a/f".to_owned()])],
         },
+        digests: vec![(Zxid(0x80), 1_371_985_504), (Zxid(0x100), -5)],
+        trace_mask: 306,
         ..Picture::default()
     }
 }
@@ -83,6 +85,7 @@ fn numbers_are_told_as_apache_tells_them() {
     check(Word::Ruok, "imok");
     check(Word::Isro, "rw");
     check(Word::Gtmk, "306");
+    check(Word::Stmk, "306");
     check(Word::Srvr, &format!("Zookeeper version: *\n{NUMBERS}"));
     check(
         Word::Stat,
@@ -111,6 +114,7 @@ fn lists_are_told_as_apache_tells_them() {
          lcxid=0x6,lzxid=0x4,lresp=2044041,llat=2,minlat=0,avglat=6,maxlat=22)\n \
          /127.0.0.1:44978[0](queued=0,recved=1,sent=0)\n\n",
     );
+    check(Word::Hash, "80: 1371985504\n100: -5\n");
     check(Word::Wchs, "1 connections watching 2 paths\nTotal watches:2\n");
     check(Word::Wchc, "0x100001ee6100000\n\t/a\n\t/nope\n\n");
     check(Word::Wchp, "/a\n\t0x100001ee6100000\n/nope\n\t0x100001ee6100000\n\n");
@@ -147,7 +151,7 @@ fn a_server_that_does_not_serve_says_so() {
         match word {
             Word::Ruok => assert_eq!(text, "imok"),
             Word::Isro => assert_eq!(text, "null"),
-            Word::Gtmk => assert_eq!(text, "306"),
+            Word::Gtmk | Word::Stmk => assert_eq!(text, "0"),
             Word::Envi => assert!(text.starts_with("Environment:\n")),
             _ => assert_eq!(text, "This ZooKeeper instance is not currently serving requests\n"),
         }

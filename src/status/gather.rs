@@ -13,7 +13,7 @@ use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
-use zkfast_wire::SessionId;
+use zkfast_wire::{SessionId, Zxid};
 
 /// What a core adds.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Rows {
     pub watches: Vec<(SessionId, Vec<String>)>,
     /// What the pipeline knows of sessions.
     pub sessions_dump: SessionsDump,
+    /// The digests that the pipeline remembers.
+    pub digests: Vec<(Zxid, i64)>,
 }
 
 /// The collector.
@@ -60,6 +62,11 @@ impl Gather {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).sessions_dump = dump;
     }
 
+    /// Adds the digests that the pipeline remembers, for `hash`, before it hands the collector round.
+    pub fn add_digests(&self, digests: Vec<(Zxid, i64)>) {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).digests = digests;
+    }
+
     /// Adds a core's rows; each core calls this exactly once. True for the last, which then sends the collector back.
     pub fn add(&self, mut rows: Rows) -> bool {
         {
@@ -76,6 +83,7 @@ impl Gather {
         picture.connections = rows.connections;
         picture.watches = rows.watches;
         picture.sessions_dump = rows.sessions_dump;
+        picture.digests = rows.digests;
     }
 }
 

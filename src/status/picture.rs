@@ -91,6 +91,10 @@ pub struct Picture {
     pub watches: Vec<(SessionId, Vec<String>)>,
     /// Sessions and ephemerals: for `dump`.
     pub sessions_dump: SessionsDump,
+    /// Digests of the tree, each with the transaction behind which it had it, oldest first: for `hash`.
+    pub digests: Vec<(Zxid, i64)>,
+    /// What `stmk` said last.
+    pub trace_mask: i64,
 }
 
 /// The configuration as `conf` shows it.
@@ -228,7 +232,7 @@ pub struct Totals {
 
 impl Totals {
     /// The plain counters by their names in `mntr`.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 25] = [
         "packets_received",
         "packets_sent",
         "bytes_received_count",
@@ -241,6 +245,7 @@ impl Totals {
         "sessionless_connections_expired",
         "large_requests_rejected",
         "throttled_ops",
+        "stale_requests_dropped",
         "unsuccessful_handshake",
         "auth_failed_count",
         "node_created_watch_count",
@@ -278,6 +283,7 @@ impl Totals {
                 &core.sessionless_expired,
                 &core.large_requests_rejected,
                 &core.throttled,
+                &core.stale_requests_dropped,
                 &core.unsuccessful_handshakes,
                 &core.auth_failed,
                 &fired.created,

@@ -250,7 +250,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// S2: a client that moves between Apache's servers and ours must find its session. Values printed by OpenJDK's
+    /// S2, G5: a client that moves between Apache's servers and ours must find its session. Values printed by OpenJDK's
     /// java.util.Random.
     #[test]
     fn passwords_are_javas() {

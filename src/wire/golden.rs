@@ -83,7 +83,7 @@ fn server_frame_again(what: &str, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Danger: a codec that agrees with itself alone: frames (J7), numbers, buffers, strings, vectors and records (J1-J5),
+/// Danger: a codec that agrees with itself alone: frames (J7), numbers (J1), buffers, strings, vectors and records (J2-J5),
 /// identities and lists (J8, J9), stats (J10), both handshakes and headers (C2, C3, C15), each operation.
 #[test]
 fn frames_of_real_clients_and_servers_come_out_as_they_went_in() {

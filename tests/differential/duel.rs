@@ -7,7 +7,7 @@ use super::{
     answer::{self, Kind, Line, Token},
     exceptions::{self, Case, Excuse},
     ledger::Ledger,
-    operation::{Field, Operation, Place},
+    operation::{Field, Operation, Place, QUOTAS},
     peers::{self, Kind as Whose, tree},
     side::{EXPIRY_MS, Left, Side},
     stream::{Action, Lie, Reconnect, Step, Stream},
@@ -29,6 +29,12 @@ pub struct Tally {
     pub errors: usize,
     /// Watch events, as Apache's server sent them.
     pub events: usize,
+    /// Sessions that came again, and those of them whose old connection was still open.
+    pub reconnects: usize,
+    /// The second number.
+    pub moves: usize,
+    /// Sessions that expired.
+    pub expiries: usize,
     /// How often each exception was needed.
     pub excused: BTreeMap<&'static str, usize>,
 }
@@ -185,6 +191,8 @@ impl Duel {
 
     fn reconnect(&mut self, slot: usize, reconnect: &Reconnect, slots: usize) -> Result<(), String> {
         self.tally.operations += 1;
+        self.tally.reconnects += 1;
+        self.tally.moves += usize::from(!reconnect.hang_up);
         let left = if reconnect.hang_up {
             self.both(|side, _| side.hang_up(slot));
             (None, None)
@@ -206,6 +214,7 @@ impl Duel {
 
     fn expire(&mut self, slot: usize, slots: usize) -> Result<(), String> {
         self.tally.operations += 1;
+        self.tally.expiries += 1;
         let marker = format!("{}x", self.root);
         self.both(|side, _| side.mark(slot, &marker));
         self.fence(slot, &[], slots, false)?;
@@ -359,24 +368,23 @@ impl Duel {
         )
     }
 
-    /// The whole tree below the root, once all sessions are closed.
+    /// The whole tree below the root and the quotas there, once all sessions are closed.
     fn compare_trees(&mut self) -> Result<(), String> {
-        let root = self.root.clone();
-        let exists = (self.apache.admin.exists(&root, false), self.zkfast.admin.exists(&root, false));
-        if let (Err(left), Err(right)) = (&exists.0, &exists.1)
-            && left == right
-        {
-            return Ok(());
+        for root in [self.root.clone(), format!("{QUOTAS}{}", self.root)] {
+            let read = |side: &mut Side| -> Vec<Line> {
+                if side.admin.exists(&root, false).is_err() {
+                    return Vec::new();
+                }
+                tree::read(&mut side.admin, &root)
+                    .iter()
+                    .map(|(path, node)| answer::node(path, node))
+                    .collect()
+            };
+            let lines = (read(&mut self.apache), read(&mut self.zkfast));
+            self.compare(0, &[], &lines, false)
+                .map_err(|words| format!("the trees at the end of the stream: {words}"))?;
         }
-        let read = |side: &mut Side| -> Vec<Line> {
-            if side.admin.exists(&root, false).is_err() {
-                return Vec::new();
-            }
-            tree::read(&mut side.admin, &root).iter().map(|(path, node)| answer::node(path, node)).collect()
-        };
-        let lines = (read(&mut self.apache), read(&mut self.zkfast));
-        self.compare(0, &[], &lines, false)
-            .map_err(|words| format!("the trees at the end of the stream: {words}"))
+        Ok(())
     }
 }
 

@@ -10,6 +10,21 @@
 //! ```
 //!
 //! A failure prints the seed, the difference, and the shortest stream found that still shows it.
+//! Long runs of this state of the tester, without an unexplained difference, with `ZKFAST_STREAM_OPERATIONS=420` and
+//! `ZKFAST_SEED=1 ZKFAST_STREAMS=250`, 2026-11-22, two shared cores, five minutes:
+//!
+//! | server | streams | operations | refused | events | sessions that came again, of them while connected | expired |
+//! |---|---|---|---|---|---|---|
+//! | Apache 3.8.0 | 250 | 106,398 | 36,736 | 25,335 | 1,147, 424 | 56 |
+//! | Apache 3.9.5 | 250 | 106,398 | 42,993 | 32,862 | 1,147, 424 | 56 |
+//!
+//! It was seen to fail, and to shorten the stream to one to three steps, when zkfast was broken in each of these ways, in
+//! 12 streams of 250 operations: a deletion looks at children before the version; it leaves the parent's pzxid alone; a
+//! parent's event goes before the node's; getChildren's watch stays after it fired; what follows the failed part of a
+//! multi says 0; exists leaves no watch on an absent node; sequence names count the children that are there; a recursive
+//! watch hears of children; a write is answered before its events. In so few streams it did not see three others: getACL
+//! that masks nothing for readers, setWatches that takes `>` for `>=`, a hard quota that counts no nodes; these have
+//! tests of their own.
 //! `ZKFAST_APACHE_CLASS_PATH` names the jars of another version of Apache's server than the installed one.
 
 #[path = "../peers/mod.rs"]
@@ -18,7 +33,9 @@ mod peers;
 mod answer;
 mod duel;
 mod exceptions;
+mod guess;
 mod ledger;
+mod maker;
 mod operation;
 mod shrink;
 mod side;
@@ -42,8 +59,8 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Danger: an application that worked with Apache's server behaves otherwise with zkfast. Every operation that clients
-/// have is asked (OP1-OP5, OP7-OP18, OP20-OP29, OP31, OP33-OP36), every error that a server alone sends is met, and all
-/// rules about paths, counters, lists and watches are those of Apache's code (T1-T13, T16, T24-T33, W1-W20, A13-A16).
+/// have is asked, every error that a server alone sends is met, and all rules about paths, counters, lists, watches and
+/// quotas are those of Apache's code. No row is cited for it: each has an example of its own elsewhere.
 #[test]
 fn streams_of_operations_are_answered_as_apache_answers_them() {
     let first = number("ZKFAST_SEED", FIRST_SEED);
@@ -55,6 +72,8 @@ fn streams_of_operations_are_answered_as_apache_answers_them() {
         let avoid = Avoid {
             watch_modes: exceptions::is_avoided("watch-modes", duel.version()),
             check_alone: exceptions::is_avoided("check-alone", duel.version()),
+            null_watch: exceptions::is_avoided("null-watch", duel.version()),
+            multi_remains: exceptions::is_avoided("multi-remains", duel.version()),
         };
         let stream = Stream::of(seed, operations, avoid);
         if let Err(difference) = duel.play(&stream) {
@@ -72,20 +91,27 @@ fn streams_of_operations_are_answered_as_apache_answers_them() {
     assert!(reports.is_empty(), "{}", reports.join("\n\n"));
     let tally = &duel.tally;
     println!(
-        "Apache {:?}: {} streams from seed {first}, {} operations, {} of them refused, {} events; excused: {:?}",
+        "Apache {:?}: {} streams from seed {first}, {} operations, {} of them refused, {} events; sessions came again {} \
+         times, {} times while still connected, and {} expired; excused: {:?}",
         duel.version(),
         tally.streams,
         tally.operations,
         tally.errors,
         tally.events,
+        tally.reconnects,
+        tally.moves,
+        tally.expiries,
         tally.excused
     );
     for row in exceptions::EXCEPTIONS {
         let how = if row.avoided { "avoided" } else { "excused" };
         println!("{how} {:16} {}: {}", row.id, row.ticket, row.what);
     }
-    assert!(tally.events as u64 >= streams * 5, "hardly any event: the streams do not test watches");
-    assert!(tally.errors * 20 > tally.operations, "hardly any refusal");
+    assert!(tally.events * 10 >= tally.operations, "hardly any event: the streams do not test watches");
+    assert!(
+        tally.errors * 20 > tally.operations && tally.errors * 2 < tally.operations,
+        "hardly any refusal, or hardly anything else"
+    );
 }
 
 /// Shortens a failing stream and shows it.

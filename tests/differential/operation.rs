@@ -8,11 +8,16 @@ use bytes::BufMut;
 use std::fmt;
 use zkfast_wire::{OpCode, jute};
 
+/// Where quotas are kept.
+pub const QUOTAS: &str = "/zookeeper/quota";
+
 /// A path of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     /// Below the stream's own root; "" is the root itself.
     Below(String),
+    /// Where the quota of such a path is kept.
+    Quota(String),
     /// As it stands.
     Absolute(String),
     /// Null.
@@ -150,6 +155,7 @@ impl Place {
     pub fn text(&self, root: &str) -> Option<String> {
         match self {
             Self::Below(rest) => Some(format!("{root}{rest}")),
+            Self::Quota(rest) => Some(format!("{QUOTAS}{root}{rest}")),
             Self::Absolute(path) => Some(path.clone()),
             Self::Null => None,
         }
@@ -160,6 +166,7 @@ impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Below(rest) => write!(out, "~{}", rest.escape_debug()),
+            Self::Quota(rest) => write!(out, "{QUOTAS}~{rest}"),
             Self::Absolute(path) => write!(out, "{path:?}"),
             Self::Null => write!(out, "null"),
         }

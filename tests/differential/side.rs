@@ -4,7 +4,7 @@
 
 use super::{
     answer::{self, Kind, Line, Token},
-    operation::Operation,
+    operation::{Operation, QUOTAS},
     peers::{self, Client, Handshake, Server, client, server::Settings},
     stream::{Lie, Reconnect},
 };
@@ -15,9 +15,9 @@ use std::{
 use zkfast_wire::{Acl, Decoder, OpCode, SessionId, Xid, Zxid};
 
 /// Timeout of sessions that must not expire however slow the machine is.
-pub const TIMEOUT_MS: i32 = 30_000;
+pub const TIMEOUT_MS: i32 = 200_000;
 /// The least timeout that the servers grant: how long a session that shall expire lives after it was heard of.
-pub const EXPIRY_MS: i32 = 5_000;
+pub const EXPIRY_MS: i32 = 3_000;
 
 /// How long an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -61,9 +61,10 @@ pub struct Side {
 pub fn settings() -> Settings {
     Settings {
         lines: [
-            "minSessionTimeout=5000",
-            "maxSessionTimeout=60000",
+            "minSessionTimeout=3000",
+            "maxSessionTimeout=240000",
             "extendedTypesEnabled=true",
+            "enforceQuota=true",
             "DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=",
             // The disk is not what is compared here.
             "forceSync=no",
@@ -81,7 +82,7 @@ impl Side {
     pub fn start(kind: peers::Kind) -> Self {
         let home = peers::directory();
         let server = Server::start(kind, home.path(), &settings());
-        let mut admin = server.client(60_000);
+        let mut admin = server.client(240_000);
         assert_eq!(admin.auth("digest", b"super:test"), 0, "the super user");
         Self { server, admin, slots: Vec::new(), _home: home }
     }
@@ -92,20 +93,22 @@ impl Side {
         self.slots = std::iter::repeat_with(Slot::default).take(slots).collect();
     }
 
-    /// Deletes what the stream left below `root`; all of it was open to the admin only.
+    /// Deletes what the stream left below `root` and its quotas; all of it was open to the admin only.
     pub fn clean(&mut self, root: &str) {
-        if self.admin.exists(root, false).is_err() {
-            return;
-        }
-        let tree = peers::tree::read(&mut self.admin, root);
-        let deletes: Vec<i32> = tree
-            .keys()
-            .rev()
-            .map(|path| self.admin.submit(OpCode::Delete, &client::path_version(path, -1)))
-            .collect();
-        self.admin.flush().expect("an open connection");
-        for xid in deletes {
-            self.admin.reply(xid).expect("a node without children");
+        for root in [root.to_owned(), format!("{QUOTAS}{root}")] {
+            if self.admin.exists(&root, false).is_err() {
+                continue;
+            }
+            let tree = peers::tree::read(&mut self.admin, &root);
+            let deletes: Vec<i32> = tree
+                .keys()
+                .rev()
+                .map(|path| self.admin.submit(OpCode::Delete, &client::path_version(path, -1)))
+                .collect();
+            self.admin.flush().expect("an open connection");
+            for xid in deletes {
+                self.admin.reply(xid).expect("a node without children");
+            }
         }
     }
 

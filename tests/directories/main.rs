@@ -86,7 +86,7 @@ fn write_everything(client: &mut Client, server: &Server, root: &str) {
     assert_eq!(
         client::multi_errors(&body),
         Some(vec![0, -103, -2]),
-        "a refused multi is in the log too (T34)"
+        "a refused multi is in the log too (T34, G13)"
     );
     let mut guest = server.client(10_000);
     guest.create(&path("guest"), b"", 1).expect("create");

@@ -15,6 +15,11 @@ create -s /cli/s- x
 create -e /cli/e x
 create -e -s /cli/es- x
 create -c /cli/c
+create -t 3600000 /cli/ttl x
+create -s -t 3600000 /cli/ttl- x
+create -t 0 /cli/never x
+create -e -t 1000 /cli/never x
+stat /cli/ttl
 create /cli/no/parent
 create /cli again
 get /cli
@@ -32,6 +37,7 @@ get -s /cli
 delete -v 9 /cli/c
 delete /cli
 delete /cli/c
+delete /cli/ttl
 getAcl /cli
 addauth digest carol:pw
 setAcl /cli auth::cdrwa
@@ -108,6 +114,10 @@ const CLI_MT_COMMANDS: &[&str] = &[
     "create +e /c/e",
     "create +s /c/s-",
     "create +es /c/es-",
+    "create +c /c/container",
+    "create +t=3600000 /c/ttl",
+    "create +st=3600000 /c/ttl-",
+    "create2 +e /c/two-e",
     "create2 /c/two",
     "create2 +s /c/two-",
     "create /c",

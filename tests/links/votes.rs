@@ -31,7 +31,7 @@ fn heard(host: &Host, from: i64, round: i64) -> bool {
     host.votes().any(|(id, vote)| id == ServerId(from) && vote.election_epoch == round)
 }
 
-/// Danger: two servers dial each other at the same moment and give up each other's connection for ever.
+/// Danger: two servers dial each other at the same moment and give up each other's connection for ever (G35).
 #[test]
 fn all_of_five_hear_all_others() {
     let ensemble = ensemble(5);

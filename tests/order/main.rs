@@ -93,7 +93,7 @@ fn pipelined_reads(cores: u32) {
 }
 
 /// Danger: the event of a watch leaves before the reply of the read that set it: clients then know no such watch and
-/// drop the event for good (W18; ClickHouse Keeper shipped it). And the mirror: new data is seen before its event
+/// drop the event for good (W18; G9, ClickHouse 18217 and 28197). And the mirror: new data is seen before its event
 /// (W16).
 #[test]
 fn a_registration_is_answered_before_its_event_and_new_data_comes_after_it() {

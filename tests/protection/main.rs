@@ -12,6 +12,7 @@ const NO_AUTH: i32 = -102;
 const INVALID_ACL: i32 = -114;
 const AUTH_FAILED: i32 = -115;
 const REQUIRE_AUTH: i32 = -124;
+const THROTTLED: i32 = -127;
 
 fn server(home: &tempfile::TempDir, lines: &[&str]) -> Server {
     let lines = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -127,6 +128,63 @@ fn sessions_are_let_in_at_the_rate_of_the_throttle() {
     assert_eq!(connect().err(), Some(Refusal::Closed));
     assert_eq!(server.monitor("zk_connection_rejected").as_deref(), Some("1"));
     drop(held);
+}
+
+/// Writes of `/a`, all at once, and how many of them are answered how: 0, -127, or not at all.
+fn burst(client: &mut Client, count: usize) -> (usize, usize, usize) {
+    for _ in 0..count {
+        client.submit(OpCode::SetData, &client::set("/a", Some(b"x"), -1));
+    }
+    client.flush().expect("an open connection");
+    let (mut done, mut throttled) = (0, 0);
+    while done + throttled < count {
+        match client.next() {
+            Some(Incoming::Reply { err: 0, .. }) => done += 1,
+            Some(Incoming::Reply { err: THROTTLED, body, .. }) if body.is_empty() => throttled += 1,
+            None => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    (done, throttled, count - done - throttled)
+}
+
+/// R8, E34: Danger: a request that was answered -127, so that the client may send it again, was done all the same.
+#[test]
+fn a_request_that_waited_too_long_is_not_done() {
+    let home = peers::directory();
+    let server = server(&home, &["request_throttle_max_requests=1", "throttled_op_wait_time=1"]);
+    let mut client = server.client(10_000);
+    client.create("/a", b"", 0).expect("a node");
+    let (done, throttled, unanswered) = burst(&mut client, 400);
+    assert!(done > 0 && throttled > 0 && unanswered == 0, "{done} done, {throttled} throttled");
+    let stat = client.exists("/a", false).expect("the connection goes on");
+    assert_eq!(stat.version, done as i32, "{throttled} were not done");
+    assert_eq!(server.monitor("zk_throttled_ops"), Some(throttled.to_string()));
+}
+
+/// R8: with `request_stale_latency_check` a connection goes whose requests were held back for longer than its session's
+/// timeout, and none of its later requests is done without the earlier.
+#[test]
+fn stale_requests_end_with_their_connection() {
+    let home = peers::directory();
+    let lines =
+        ["request_throttle_max_requests=1", "request_stale_latency_check=true", "minSessionTimeout=1"];
+    let settings = Settings {
+        lines: lines.map(str::to_owned).to_vec(),
+        // The session of a millisecond expires with the tick, which must not come first.
+        tick_ms: 20_000,
+        ..Settings::default()
+    };
+    let server = Server::start(Kind::under_test(), home.path(), &settings);
+    let mut other = server.client(60_000);
+    other.create("/a", b"", 0).expect("a node");
+    let mut client = server.client(1);
+    assert_eq!(client.timeout_ms, 1);
+    let (done, _, unanswered) = burst(&mut client, 400);
+    assert!(unanswered > 0, "{done} of 400 were done in time");
+    assert_eq!(server.monitor("zk_stale_requests_dropped").as_deref(), Some("1"));
+    let version = other.exists("/a", false).expect("others go on").version;
+    assert!((done as i32..400).contains(&version), "{done} answered, {version} done");
 }
 
 /// R4: `maxCnxns` holds for all addresses together.

@@ -5,6 +5,7 @@
 mod peers;
 
 mod operations;
+mod pitfalls;
 mod refusals;
 mod watching;
 

@@ -15,7 +15,8 @@ fn created_stat(body: &[u8]) -> (String, Stat) {
     (path, stat)
 }
 
-/// Danger: a kind of node is made as another kind, or its answer has another shape (OP1-OP4, OP34, T12, T15-T18, T24).
+/// Danger: a kind of node is made as another kind, or its answer has another shape (OP1-OP4, OP34, T12, T15-T18, T24; G8,
+/// ClickHouse 55595: no create2; G20).
 #[test]
 fn nodes_of_every_kind_are_created() {
     let (_home, server, mut client) = start();
@@ -52,7 +53,7 @@ fn nodes_of_every_kind_are_created() {
 }
 
 /// Danger: a counter moves with the wrong operation, and a client's compare-and-set lets a change through
-/// (OP5, OP8, OP9, OP10, OP11, OP12, OP13, T5, T9, T10, T11, T13).
+/// (OP5, OP8, OP9, OP11, OP12, OP13, T5, T9, T10, T11, T13, G39).
 #[test]
 fn each_operation_moves_its_own_counters() {
     let (_home, _server, mut client) = start();
@@ -121,7 +122,7 @@ fn a_path_may_be_deep() {
 }
 
 /// Danger: half of a multi is applied, its answer has another shape, or its parts do not see each other (OP16, OP17,
-/// OP32, T31-T33, E1, E3).
+/// OP32, T31-T33, E1, E3, G12).
 #[test]
 fn a_multi_is_done_whole_or_not_at_all() {
     let (_home, _server, mut client) = start();
@@ -199,7 +200,8 @@ fn a_multi_read_answers_each_part_by_itself() {
     assert_eq!(decoder.rest(), client::multi(&[]));
 }
 
-/// Danger: a number that a client chose is not the one that it gets back (C15, C20, C22, C23, OP14, OP15, T38).
+/// Danger: a number that a client chose is not the one that it gets back (C15, C20, C22, C23, OP14, OP15, T38; G6,
+/// ClickHouse 48141).
 #[test]
 fn replies_carry_the_number_of_their_request() {
     let (_home, _server, mut client) = start();
@@ -264,7 +266,7 @@ fn the_configuration_node_is_there_and_empty() {
 }
 
 /// Danger: an identity that was not proved is believed, or one that was is not (OP22, OP24, A1, A3, A4, A5, A16, A21,
-/// E16, E23, E24).
+/// E16, E23, E24, G19).
 #[test]
 fn identities_are_proved_and_obeyed() {
     let (_home, server, mut client) = start();

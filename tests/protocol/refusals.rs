@@ -4,8 +4,9 @@ use super::{peers::client, start};
 use bytes::BufMut;
 use zkfast_wire::{Acl, Id, OpCode, Perms};
 
-/// Danger: another error than Apache's wins, and a client takes the wrong turn (T3, T8, T28-T30, E6, E7, E9, E15-E20,
-/// E23).
+/// Danger: another error than Apache's wins, and a client takes the wrong turn (T3, T8, T28-T30, G17); or a refusal
+/// takes no zxid (T27, G14). The errors themselves: E6 -5, E7 -6, E9 -8, E15 -101, E16 -102, E17 -103, E18 -108, E19 -110,
+/// E20 -111, E23 -114.
 #[test]
 fn the_first_fault_in_apaches_order_is_the_one_that_is_told() {
     let (_home, _server, mut client) = start();

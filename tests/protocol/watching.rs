@@ -35,7 +35,8 @@ fn add(client: &mut Client, path: &str, mode: i32) {
 }
 
 /// Danger: a persistent watch ends, a recursive one misses a descendant or tells of children, a one-shot watch fires
-/// twice (OP28, OP36, W2, W4, W7, W8, W14, W19).
+/// twice (OP28, OP36, W2, W4, W7, W8, W14, W19, G10; G7, ClickHouse 98499: an answer without its
+/// four bytes).
 #[test]
 fn each_mode_is_told_of_what_it_watches() {
     let (_home, server, mut writer) = start();
@@ -134,7 +135,7 @@ fn a_watch_is_found_and_removed_by_its_kind() {
 }
 
 /// Danger: a client that comes back lives with the watches of its old connection, or without those that it names (OP23,
-/// OP27, W1, W9, W20, W22).
+/// OP27, W1, W9, W20, W22, G6; G11, ClickHouse 93213).
 #[test]
 fn a_new_connection_begins_without_watches_and_names_its_own() {
     let (_home, server, mut client) = start();

@@ -113,7 +113,7 @@ fn a_second_connection_of_a_session_ends_the_first() {
 }
 
 /// Danger: a stranger takes a session over, or a refused client gets a fresh session and never learns that its
-/// ephemerals are lost (C10, C27; ClickHouse Keeper shipped the latter).
+/// ephemerals are lost (C10, S27; G4, ClickHouse 44571 and 116690).
 #[test]
 fn wrong_passwords_and_unknown_sessions_are_refused() {
     let home = peers::directory();
@@ -156,7 +156,7 @@ fn ephemerals_are_gone_when_closing_is_answered() {
     }
 }
 
-/// Danger: a session expires early and its owner loses its locks while it works (S4, R16), or late or never and nobody
+/// Danger: a session expires early and its owner loses its locks while it works (S4, R16, G22), or late or never and nobody
 /// else gets them (R13). A session that speaks in time does not expire at all (S5).
 #[test]
 fn a_silent_session_expires_on_time_and_a_pinging_one_does_not() {

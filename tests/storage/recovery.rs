@@ -185,7 +185,7 @@ fn a_torn_tail_is_cut_and_the_next_log_is_a_new_file() {
     assert_eq!(names(&dirs.logs), ["log.1", "snapshot.0"]);
 }
 
-/// FAST'18: cutting at a bad checksum in the middle loses acknowledged writes. File, offset and zxid are named.
+/// G31, FAST'18: cutting at a bad checksum in the middle loses acknowledged writes. File, offset and zxid are named.
 #[test]
 fn damage_is_refused_by_file_offset_and_zxid() {
     let (_root, dirs) = empty();

@@ -466,7 +466,7 @@ fn a_refused_request_is_one_error_record() {
     assert_eq!(world.tree.last_applied(), Zxid(1));
 }
 
-/// T2, T4, T9: what a monitoring page shows of a new server.
+/// T2, T4, T9, G3: what a monitoring page shows of a new server.
 #[test]
 fn a_fresh_tree_looks_like_a_fresh_apache() {
     let tree = Tree::new(config());

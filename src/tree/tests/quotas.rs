@@ -112,7 +112,7 @@ fn counted(tree: &Tree, path: &str) -> String {
     format!("count={count},bytes={bytes}")
 }
 
-/// T39, T41, T43: the text, what it counts, and that nothing else of the node moves.
+/// T39, T41, T43, G30: the text, what it counts, and that nothing else of the node moves.
 #[test]
 fn a_quota_counts_from_its_creation_to_its_end() {
     let mut server = Server::new();

@@ -188,7 +188,7 @@ fn the_concerned_cores_are_woken() {
     assert_eq!(cores(&server, &create), 0, "a core that goes takes its interests along");
 }
 
-/// T21, T22: the reaper takes only what is due.
+/// T21, T22, G21: the reaper takes only what is due.
 #[test]
 fn containers_and_ttl_nodes_become_due() {
     let mut server = Server::new();
@@ -236,7 +236,7 @@ fn an_old_close_session_removes_the_ephemerals() {
     assert_eq!(server.create("/late", 0).answer, Answer::Error(ErrorCode::SESSION_EXPIRED));
 }
 
-/// S8: an ephemeral whose session is not in the database goes when everything is loaded.
+/// S8, ZOOKEEPER-1367: an ephemeral whose session is not in the database goes when everything is loaded.
 #[test]
 fn dead_ephemerals_go_after_a_load() {
     let mut server = Server::new();
@@ -439,7 +439,7 @@ fn every_128th_digest_is_remembered() {
     assert_eq!(zxids, [128, 256]);
 }
 
-/// J6: a short request must not become a transaction that nobody can read back.
+/// J6, ZOOKEEPER-3496: a short request must not become a transaction that nobody can read back.
 #[test]
 fn no_record_is_longer_than_a_reader_takes() {
     let config = TreeConfig { record_bytes_max: 4_000, ..TreeConfig::default() };

@@ -114,7 +114,7 @@ fn save_current(epoch: i64) -> Effect {
     Effect::SaveEpoch { file: EpochFile::Current, epoch: Epoch(epoch) }
 }
 
-/// ZOOKEEPER-3911, 3023, 4646, 4785, 2678: the ACK of NEWLEADER precedes the disk.
+/// G34; ZOOKEEPER-3911, 3023, 4646, 4785, 2678: the ACK of NEWLEADER precedes the disk.
 /// ZOOKEEPER-4643: currentEpoch precedes the history.
 #[test]
 fn zookeeper_3911_and_4643_history_then_epoch_then_ack() {
