@@ -350,6 +350,21 @@ fn what_is_no_write_is_refused() {
     assert!(matches!(server.tree.apply(&record), Err(ApplyError::Order { .. })));
 }
 
+/// Danger: a server that has just started holds the path table several times over, every size that it once had.
+#[test]
+fn loading_leaves_nothing_to_be_freed() {
+    let mut server = Server::new();
+    for number in 0..40_000 {
+        server.create(&format!("/{number}"), 0);
+    }
+    let mut image = server.tree.image();
+    let mut bytes = Vec::new();
+    while image.next_chunk(&mut bytes) {}
+    let (loaded, _) = image::load(TreeConfig::default(), &bytes).unwrap();
+    assert!(loaded.node_count() > 40_000);
+    assert_eq!(loaded.waiting_count(), 0);
+}
+
 /// P22, G32: damaged images are refused by name, without panic and without trust in a length.
 #[test]
 fn a_damaged_image_is_refused() {

@@ -177,6 +177,12 @@ impl Retirement {
     }
 
     pub(super) fn retire_run(&mut self, run: OldRun, shared: &Shared) {
+        if self.readers.is_empty() {
+            // While an image is loaded all of them together would take four times the table.
+            // SAFETY: the writer has taken it out of the table, and there is nobody else.
+            unsafe { Table::free(run) };
+            return;
+        }
         self.unlinked.push_back((shared.epoch.load(Ordering::Relaxed), Unlinked::Run(run)));
     }
 
