@@ -173,8 +173,8 @@ fn catch_up(work: Work, lines: &[&str], expected: Way) {
     same_state(&cluster);
 }
 
-/// Danger: what came through the catch-up differs from what the leader has.
-fn same_state(cluster: &Cluster) {
+/// Danger: what came through a catch-up or a change of leaders differs from what the leader has.
+pub fn same_state(cluster: &Cluster) {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let states: Vec<_> = (0..cluster.size())

@@ -2,10 +2,12 @@
 //! addresses, listening everywhere, a leader that serves no clients (rows Q1, Q4, Q7, Q11, Q17, Q79, T44).
 
 use crate::{
+    catch_up::same_state,
     cluster::{Cluster, Shape},
     history::Syncs,
     load::{Load, Plan},
     peers::{Client, DEADLINE, Kind, client::path_alone},
+    session::{Failure, Session},
 };
 use std::{
     net::{Ipv6Addr, TcpListener},
@@ -167,16 +169,29 @@ fn a_leader_may_leave_clients_to_the_others() {
 fn the_last_counter_of_an_epoch_is_followed_by_the_next_epoch() {
     let lines = vec!["testingonly.initialZxid=4294967195".to_owned()];
     let cluster = Cluster::start(&[Kind::under_test(); 3], Shape { lines, ..Shape::default() });
-    let load = Load::start(&cluster, Plan { clients: 2, ..Plan::default() });
-    load.await_writes(400);
-    let report = load.finish(&cluster, Syncs::AreFresh);
-    let epochs = |entry: &crate::history::Entry| match entry.outcome {
-        crate::history::Outcome::Done { mzxid, .. } => mzxid >> 32,
-        crate::history::Outcome::Unknown => 0,
-    };
-    let last = report.history.entries.iter().map(epochs).max().expect("writes");
-    println!("{} writes, the last in epoch {last}", report.history.acknowledged().len());
-    assert!(last >= 4, "epoch {last}");
+    let mut session = Session::new(cluster.addresses(), 20_000, Duration::from_secs(2));
+    assert!(session.connect(DEADLINE), "a session");
+    session.create("/counted", b"", 0).expect("a node");
+    let mut last = 0;
+    for number in 0..400_u64 {
+        let deadline = Instant::now() + DEADLINE;
+        // A write without an answer is done again: only its number counts.
+        let stat = loop {
+            assert!(Instant::now() < deadline, "nobody takes write {number}");
+            if session.connect(Duration::from_millis(200)) {
+                match session.set("/counted", &number.to_be_bytes()) {
+                    Ok(stat) => break stat,
+                    Err(Failure::Lost) => {}
+                    Err(other) => panic!("write {number}: {other:?}"),
+                }
+            }
+        };
+        assert!(stat.mzxid.0 > last, "zxids rise over the end of an epoch");
+        last = stat.mzxid.0;
+    }
+    println!("400 writes, the last in epoch {}", last >> 32);
+    assert!(last >> 32 >= 4, "the last write has zxid {last:#x}");
+    same_state(&cluster);
 }
 
 /// T44: what clients read of the configuration is what the servers go by.
