@@ -115,7 +115,9 @@ fn try_rate(
     let outcome = run::run(&settings, stop.clone(), &mut Quiet(watcher))?;
     let at_quantile = outcome.measured.response_at(objective.quantile);
     let report = Report::new(&settings, &outcome);
-    let answered = report.total.rate >= ANSWERED * rate && report.total.failed == 0;
+    // Of what was due: whether it was answered soon enough, the objective says.
+    let answered =
+        report.total.succeeded as f64 / report.seconds >= ANSWERED * rate && report.total.failed == 0;
     Ok(Step { rate, at_quantile, holds: answered && at_quantile <= objective.limit, report })
 }
 

@@ -61,7 +61,7 @@ pub struct OperationResult {
     pub succeeded: u64,
     /// Answered with an error, or not at all.
     pub failed: u64,
-    /// Successes a second, until the last of them was answered.
+    /// Successes a second whose answers came within the measured part.
     pub rate: f64,
     /// From the intended send; in a closed loop the same as `service_ns`.
     pub response_ns: Latency,
@@ -188,14 +188,13 @@ impl Report {
         let measured = &outcome.measured;
         let open_loop = matches!(settings.plan.pace, Pace::Open { .. });
         let seconds = measured.window.seconds().max(1e-9);
-        let answering = measured.answering_seconds().max(1e-9);
         let mut all = OperationRecord::default();
         let mut operations = BTreeMap::new();
         for (operation, record) in measured.seen() {
             all.add(record);
-            operations.insert(operation.name().to_owned(), result(record, answering, open_loop));
+            operations.insert(operation.name().to_owned(), result(record, seconds, open_loop));
         }
-        let total = result(&all, answering, open_loop);
+        let total = result(&all, seconds, open_loop);
         let answered = (total.succeeded + total.failed).max(1) as f64;
         let mut failures: Vec<Failure> = measured
             .errors
@@ -385,7 +384,7 @@ fn result(record: &OperationRecord, seconds: f64, open_loop: bool) -> OperationR
     OperationResult {
         succeeded: record.succeeded(),
         failed: record.failed,
-        rate: record.succeeded() as f64 / seconds,
+        rate: record.answered as f64 / seconds,
         response_ns: if open_loop { Latency::of(&record.response) } else { service_ns.clone() },
         response_curve: if open_loop { curve(&record.response) } else { service_curve.clone() },
         service_ns,
