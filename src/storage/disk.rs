@@ -9,7 +9,7 @@ use super::{
     window::Half,
 };
 use memmap2::MmapMut;
-use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
+use rustix::fs::{FallocateFlags, RenameFlags};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -155,9 +155,10 @@ impl LogDirectory {
     }
 
     fn flags(&self, synchronous: bool) -> i32 {
-        let direct = if self.direct { OFlags::DIRECT } else { OFlags::empty() };
-        let sync = if synchronous { OFlags::DSYNC } else { OFlags::empty() };
-        (direct | sync).bits() as i32
+        // Of libc, for rustix's DSYNC is O_SYNC, which makes the file's times durable with each write too.
+        let direct = if self.direct { libc::O_DIRECT } else { 0 };
+        let sync = if synchronous { libc::O_DSYNC } else { 0 };
+        direct | sync
     }
 
     /// Removes every prepared file that an earlier process left; they were never named, so nothing in them was
