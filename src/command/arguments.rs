@@ -66,7 +66,7 @@ fn verb_first(mut words: Vec<OsString>) -> Vec<OsString> {
 pub struct Arguments {
     /// Executors to run: one for the write pipeline, the rest for clients. With 1, one does both.
     /// [default: the CPUs this process may use, at most 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub cores: Option<u16>,
 
     /// Apache ZooKeeper's configuration file. With a verb it may also be the directory of zoo.cfg.

@@ -13,7 +13,7 @@ use super::options::ServeOptions;
 use super::start_error::StartError;
 use crate::config::limits;
 
-/// Checks limits, io_uring and both data directories; raises the soft limits on open files and locked memory.
+/// Checks limits, io_uring if the log is going to use it, and both data directories; raises the soft limits on open files and locked memory.
 ///
 /// # Errors
 /// The first thing that is not in order.
@@ -25,8 +25,11 @@ pub fn before_start(options: &ServeOptions) -> Result<(), StartError> {
             "Raise the limit (ulimit -n, or LimitNOFILE= of its service): each client needs one.",
         ));
     }
-    judge_memlock(raise_to_hard(Resource::Memlock))?;
-    io_uring_works()?;
+    // A pipeline with a thread of its own waits for its writes itself.
+    if !options.has_own_pipeline_thread() {
+        judge_memlock(raise_to_hard(Resource::Memlock))?;
+        io_uring_works()?;
+    }
     let cfg = &options.cfg;
     data_dir_works("dataDir", &cfg.data_dir, cfg.create_data_dir)?;
     if cfg.data_log_dir != cfg.data_dir {
@@ -55,8 +58,8 @@ fn judge_memlock(bytes: u64) -> Result<(), StartError> {
             bytes / 1024,
             limits::MEMLOCK_BYTES_MIN / 1024
         ),
-        "Raise the hard limit: ulimit -l 8192 in the shell, LimitMEMLOCK=8M in a systemd unit, --ulimit \
-         memlock=8388608 for a container.",
+        "Start with --cores 2 or more, which needs none; or raise the hard limit: ulimit -l 8192 in the shell, \
+         LimitMEMLOCK=8M in a systemd unit, --ulimit memlock=8388608 for a container.",
     ))
 }
 
@@ -94,12 +97,12 @@ fn judge_io_uring(error: &io::Error, disabled: &str, release: &str) -> StartErro
     const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
     const EACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
     const ENOMEM: i32 = rustix::io::Errno::NOMEM.raw_os_error();
-    let sandbox = "Allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile (Docker: \
+    let sandbox = "Start with --cores 2 or more, which needs no io_uring; or allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile (Docker: \
                    --security-opt seccomp=<profile>, or unconfined to try; systemd: SystemCallFilter=).";
     match error.raw_os_error() {
         Some(EPERM | EACCES) if matches!(disabled, "1" | "2") => StartError::new(
             format!("io_uring is switched off on this machine (kernel.io_uring_disabled is {disabled})"),
-            "Switch it on: sysctl -w kernel.io_uring_disabled=0 (or 1 with kernel.io_uring_group set to a group of \
+            "Start with --cores 2 or more, which needs no io_uring; or switch it on: sysctl -w kernel.io_uring_disabled=0 (or 1 with kernel.io_uring_group set to a group of \
              this user).",
         ),
         Some(EPERM | EACCES) => StartError::new(

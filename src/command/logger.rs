@@ -51,12 +51,20 @@ pub fn start(my_id: Option<i64>) -> Result<(), StartError> {
     let my_id = my_id.map_or(String::new(), |id| id.to_string());
     let logger = Box::leak(Box::new(Logger { lines, dropped: &DROPPED, my_id }));
     log::set_logger(logger).map_err(|error| failed(&error))?;
-    log::set_max_level(level(std::env::var("ZKFAST_LOG").ok().as_deref()));
+    let wanted = std::env::var("ZKFAST_LOG").ok();
+    let level = level(wanted.as_deref());
+    log::set_max_level(level.unwrap_or(LevelFilter::Info));
+    if let (None, Some(wanted)) = (level, wanted) {
+        log::warn!(
+            "ZKFAST_LOG={wanted:?} is no level; info is used. Write error, warn, info, debug or trace."
+        );
+    }
     Ok(())
 }
 
-fn level(text: Option<&str>) -> LevelFilter {
-    text.and_then(|text| text.parse().ok()).unwrap_or(LevelFilter::Info)
+/// The level that `text` names, `None` for nonsense.
+fn level(text: Option<&str>) -> Option<LevelFilter> {
+    text.map_or(Some(LevelFilter::Info), |text| text.parse().ok())
 }
 
 /// Until all senders are gone.
@@ -184,8 +192,8 @@ mod tests {
 
     #[test]
     fn the_level_can_be_chosen() {
-        assert_eq!(level(None), LevelFilter::Info);
-        assert_eq!(level(Some("debug")), LevelFilter::Debug);
-        assert_eq!(level(Some("nonsense")), LevelFilter::Info);
+        assert_eq!(level(None), Some(LevelFilter::Info));
+        assert_eq!(level(Some("debug")), Some(LevelFilter::Debug));
+        assert_eq!(level(Some("nonsense")), None);
     }
 }

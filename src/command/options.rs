@@ -87,6 +87,11 @@ impl ServeOptions {
             cfg,
         })
     }
+
+    /// Whether the pipeline runs on a thread of its own. A member's always does: it sleeps on its links.
+    pub fn has_own_pipeline_thread(&self) -> bool {
+        self.cores > 1 || self.ensemble.is_some()
+    }
 }
 
 /// How many cores to run.

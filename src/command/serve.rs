@@ -30,6 +30,7 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fmt,
     net::{SocketAddr, TcpListener},
@@ -75,7 +76,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         size_limit_kib: u64::try_from(cfg.log_file_kib_max).ok(),
         // A pipeline with a thread of its own has nothing else to do while the disk writes; a member's has handed the
         // turn's packets to its sockets before.
-        writes_in_place: has_own_thread(options),
+        writes_in_place: options.has_own_pipeline_thread(),
     };
     let log = TxnLog::open(log_config.clone(), recovered.last, bell.wake_fd()).map_err(refused)?;
     let clock = Clock::start();
@@ -93,7 +94,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let mut edges = Vec::new();
     let mut bell_end = Some(bell_end);
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (core_bell, core_end) = if has_own_thread(options) {
+        let (core_bell, core_end) = if options.has_own_pipeline_thread() {
             doorbell().map_err(StartError::descriptors)?
         } else {
             // One thread, one bell.
@@ -258,11 +259,6 @@ fn recovery_options(options: &ServeOptions) -> RecoveryOptions {
     }
 }
 
-/// Whether the pipeline runs on a thread of its own. A member's always does: it sleeps on its links.
-fn has_own_thread(options: &ServeOptions) -> bool {
-    options.cores > 1 || options.ensemble.is_some()
-}
-
 fn tree_config(options: &ServeOptions, growth: &Option<GrowthListener>) -> TreeConfig {
     TreeConfig {
         hash_seed: u64::try_from(clock::wall_ms()).unwrap_or(0).rotate_left(32)
@@ -283,22 +279,28 @@ fn tree_config(options: &ServeOptions, growth: &Option<GrowthListener>) -> TreeC
 fn bind(options: &ServeOptions) -> Result<Vec<TcpListener>, StartError> {
     let wanted = options.client_address;
     let client_cores = (options.cores - 1).max(1);
-    // SO_REUSEPORT would let us share the port with another server of the same user. So ask for it alone first.
-    let alone = listen(wanted, false, options).map_err(|error| StartError::listen(wanted, error))?;
-    let address = alone.local_addr().map_err(|error| StartError::listen(wanted, error))?;
+    // SO_REUSEPORT would let us share the port with another server of the same user. So ask for it alone first; no
+    // client can connect to a socket that does not listen, and be closed with it.
+    let alone = bound(wanted, false).map_err(|error| StartError::listen(wanted, error))?;
+    let address = alone.local_addr().map(|address| address.as_socket().expect("an internet address"));
+    let address = address.map_err(|error| StartError::listen(wanted, error))?;
     drop(alone);
     (0..client_cores)
-        .map(|_| listen(address, true, options).map_err(|error| StartError::listen(address, error)))
+        .map(|_| listen(address, options).map_err(|error| StartError::listen(address, error)))
         .collect()
 }
 
-fn listen(address: SocketAddr, shared: bool, options: &ServeOptions) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
+fn bound(address: SocketAddr, shared: bool) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr, options: &ServeOptions) -> std::io::Result<TcpListener> {
+    let socket = bound(address, true)?;
     // Java's default of 50 loses connections in a reconnect storm; the kernel caps this at net.core.somaxconn.
     let backlog = options.cfg.client_listen_backlog;
     socket.listen(if backlog > 0 { backlog } else { limits::LISTEN_BACKLOG })?;

@@ -26,7 +26,7 @@ const FLUSH: u64 = 1;
 const WAKE: u64 = 2;
 const SYNC: u64 = 3;
 
-/// Up to so many bytes, some 80 records of 200 bytes, a write is made in place: see [`Ring::write_in_place`].
+/// Up to so many bytes, some 80 records of 200 bytes, a write is made in place: see [`Ring::in_place`].
 pub const IN_PLACE_BYTES_MAX: usize = 16 * 1024;
 
 /// What is added to the eventfd that wakes.
@@ -34,7 +34,8 @@ static WAKE_COUNT: [u8; 8] = 1u64.to_ne_bytes();
 
 /// The log's own ring.
 pub struct Ring {
-    ring: IoUring,
+    /// The kernel's; `None` where no write goes through it.
+    ring: Option<IoUring>,
     wake: Arc<OwnedFd>,
     flight: Option<Flight>,
     /// Writes started so far.
@@ -43,7 +44,7 @@ pub struct Ring {
     file_slots: Option<FileSlots>,
     /// `flights` when the last wake-up was asked for.
     wake_armed_at: u64,
-    /// Writes are made without the ring; see [`Ring::write_in_place`].
+    /// Writes are made without the ring; see [`Ring::in_place`].
     writer: Option<Writer>,
     /// The writer has the write in flight.
     is_handed_over: bool,
@@ -99,9 +100,7 @@ impl Ring {
     /// # Errors
     /// [`LogError::RingRefused`], [`LogError::LockedMemory`] or [`LogError::Ring`].
     pub fn new(wake: RawFd, halves: &mut [Half; 2]) -> Result<Self, LogError> {
-        // SAFETY: the caller owns `wake` and keeps it open during this call; it is duplicated before we return.
-        let wake = unsafe { BorrowedFd::borrow_raw(wake) }.try_clone_to_owned();
-        let wake = Arc::new(wake.map_err(|source| LogError::Ring { source })?);
+        let wake = duplicate(wake)?;
         let ring = IoUring::new(ENTRIES).map_err(|source| match source.raw_os_error() {
             Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => LogError::RingRefused { source },
             Some(libc::ENOMEM) => LogError::LockedMemory { source },
@@ -119,20 +118,30 @@ impl Ring {
             }
         }
         let file_slots = ring.submitter().register_files(&[-1, -1]).is_ok().then(FileSlots::default);
-        Ok(Self {
+        Ok(Self::assemble(wake, Some(ring), file_slots, None))
+    }
+
+    fn assemble(
+        wake: Arc<OwnedFd>,
+        ring: Option<IoUring>,
+        file_slots: Option<FileSlots>,
+        writer: Option<Writer>,
+    ) -> Self {
+        Self {
             ring,
             wake,
             flight: None,
             flights: 0,
             file_slots,
             wake_armed_at: 0,
-            writer: None,
+            writer,
             is_handed_over: false,
             unsubmitted: false,
-        })
+        }
     }
 
-    /// From now on the calling thread makes short writes itself and waits for them; longer ones go to a helper thread.
+    /// Without io_uring: the calling thread makes short writes itself and waits for them; longer ones go to a helper
+    /// thread.
     ///
     /// For a thread that could do nothing else meanwhile but let the next batch grow, which it does in the lanes
     /// anyway. A write that the ring cannot start without blocking, as ext4's synchronous ones, goes to a kernel
@@ -141,10 +150,15 @@ impl Ring {
     /// work to do meanwhile, and the switches are few for each.
     ///
     /// # Errors
-    /// If the thread cannot be started.
-    pub fn write_in_place(&mut self) -> io::Result<()> {
-        self.writer = Some(Writer::start(self.wake_event())?);
-        Ok(())
+    /// [`LogError::Helper`] if the thread cannot be started, [`LogError::Ring`] without a file descriptor for `wake`.
+    pub fn in_place(wake: RawFd) -> Result<Self, LogError> {
+        let wake = duplicate(wake)?;
+        let writer = Writer::start(Arc::clone(&wake)).map_err(|source| LogError::Helper { source })?;
+        Ok(Self::assemble(wake, None, None, Some(writer)))
+    }
+
+    fn kernel(&mut self) -> &mut IoUring {
+        self.ring.as_mut().expect("whoever has no ring has a writer, and asks it alone")
     }
 
     /// The eventfd that wakes, for the helper.
@@ -154,7 +168,7 @@ impl Ring {
 
     /// Puts `file` into a slot of the registered table and returns the slot.
     fn slot_of(&mut self, file: &Arc<SegmentFile>) -> Option<u32> {
-        let slots = self.file_slots.as_mut()?;
+        let (ring, slots) = (self.ring.as_ref()?, self.file_slots.as_mut()?);
         let holds =
             |held: &Option<Arc<SegmentFile>>| held.as_ref().is_some_and(|held| Arc::ptr_eq(held, file));
         if let Some(slot) = slots.files.iter().position(holds) {
@@ -162,7 +176,7 @@ impl Ring {
         }
         // A new segment takes the place of the one before the last; the last write to that one finished long ago.
         let slot = slots.next;
-        if self.ring.submitter().register_files_update(slot as u32, &[file.batches.as_raw_fd()]).is_err() {
+        if ring.submitter().register_files_update(slot as u32, &[file.batches.as_raw_fd()]).is_err() {
             self.file_slots = None;
             return None;
         }
@@ -174,7 +188,7 @@ impl Ring {
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: entries come from `start` and `wake_when_finished` alone. A write points into a half that `flight`
         // owns until its completion was seen (`Drop` waits for it); an fsync points at nothing, a wake at a static.
-        let pushed = unsafe { self.ring.submission().push(entry) };
+        let pushed = unsafe { self.kernel().submission().push(entry) };
         assert!(
             pushed.is_ok(),
             "at most a write, its fsync and two wake-ups are queued in {ENTRIES} entries"
@@ -183,7 +197,7 @@ impl Ring {
 
     fn submit(&mut self) -> Result<(), LogFailure> {
         for _ in 0..1000 {
-            match self.ring.submit() {
+            match self.kernel().submit() {
                 Ok(_) => {
                     self.unsubmitted = false;
                     return Ok(());
@@ -202,7 +216,8 @@ impl Ring {
 
     /// Takes what the completion queue holds.
     fn reap(&mut self) {
-        for completion in self.ring.completion() {
+        let Some(ring) = &mut self.ring else { return };
+        for completion in ring.completion() {
             match completion.user_data() {
                 FLUSH => {
                     let flight = self.flight.as_mut().expect("a completion belongs to the write in flight");
@@ -217,6 +232,12 @@ impl Ring {
             }
         }
     }
+}
+
+fn duplicate(wake: RawFd) -> Result<Arc<OwnedFd>, LogError> {
+    // SAFETY: the caller owns `wake` and keeps it open during this call; it is duplicated before we return.
+    let wake = unsafe { BorrowedFd::borrow_raw(wake) }.try_clone_to_owned();
+    Ok(Arc::new(wake.map_err(|source| LogError::Ring { source })?))
 }
 
 /// What the caller is told of bytes written or a negative error number.
@@ -339,7 +360,7 @@ impl Flusher for Ring {
             if self.flight.as_ref().is_none_or(Flight::is_over) {
                 return Ok(());
             }
-            match self.ring.submit_and_wait(1) {
+            match self.kernel().submit_and_wait(1) {
                 Ok(_) => self.unsubmitted = false,
                 Err(error)
                     if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}

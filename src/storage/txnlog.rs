@@ -46,7 +46,7 @@ pub struct LogConfig {
     pub force_sync: bool,
     /// `txnLogSizeLimitInKb` (P12): a new file once this many KiB are in one.
     pub size_limit_kib: Option<u64>,
-    /// The thread that flushes waits for short writes itself ([`Ring::write_in_place`]).
+    /// The thread that flushes waits for short writes itself ([`Ring::in_place`]).
     pub writes_in_place: bool,
 }
 
@@ -178,10 +178,10 @@ impl TxnLog {
             move |source| LogError::Io { action, path, source }
         };
         let mut halves = [new_half(&config.log_dir, HALF_BYTES)?, new_half(&config.log_dir, HALF_BYTES)?];
-        let mut ring = Ring::new(wake, &mut halves)?;
-        if config.writes_in_place {
-            ring.write_in_place().map_err(|source| LogError::Helper { source })?;
-        }
+        let ring = match config.writes_in_place {
+            true => Ring::in_place(wake)?,
+            false => Ring::new(wake, &mut halves)?,
+        };
         let shared = Shared::new(Some(ring.wake_event()));
 
         let mut directory = LogDirectory::open(&config.log_dir, durability)?;

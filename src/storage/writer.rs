@@ -3,7 +3,7 @@
 //! Why not the ring: a synchronous write cannot be started without blocking, so the ring hands it to a worker of the
 //! kernel's all the same, which may be bound to a busy CPU (see [`super::disk::Durability`]). This thread runs
 //! wherever there is room. Why not always: to wake a thread and be woken by it costs some 10 us of CPU, so short
-//! writes, which belong to few requests, are made by the pipeline itself ([`super::ring::Ring::write_in_place`]).
+//! writes, which belong to few requests, are made by the pipeline itself ([`super::ring::Ring::in_place`]).
 //!
 //! No wake-up is lost: the pipeline (1) raises `wake_wanted`, (2) fences, (3) looks at `finished`; this thread (a)
 //! raises `finished`, (b) fences, (c) looks at `wake_wanted`. Whoever comes second sees the other's flag.

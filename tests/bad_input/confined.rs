@@ -9,8 +9,9 @@ use std::path::Path;
 /// Exit code of a launcher that cannot make its environment here.
 const CANNOT: i32 = 77;
 
-/// Starts a server behind `launcher`: either it serves as it should, or it ends with exit code 1 and one of `words`.
-fn works_or_says_why(launcher: &[&str], words: &[&str]) {
+/// Starts a server behind `launcher`, with one core and with two: either it serves as it should, or, with up to
+/// `refused_cores`, ends with exit code 1 and `words`.
+fn works_or_says_why(launcher: &[&str], words: &[&str], refused_cores: u32) {
     for cores in [1, 2] {
         let home = peers::directory();
         let launcher = launcher.iter().map(|word| (*word).to_owned()).collect();
@@ -33,6 +34,7 @@ fn works_or_says_why(launcher: &[&str], words: &[&str]) {
                 return;
             }
             Err((status, text)) => {
+                assert!(cores <= refused_cores, "{cores} cores need nothing of it: {text}");
                 assert_eq!(status.code(), Some(1), "{text}");
                 assert!(!text.contains("panicked"), "{text}");
                 assert!(text.lines().count() <= 5, "a message, not a story: {text}");
@@ -53,7 +55,7 @@ fn without_io_uring_it_works_or_says_why() {
     let python = script::python().display().to_string();
     let forbid = script::test_file("bad_input/forbid_io_uring.py").display().to_string();
     for error in ["EPERM", "ENOSYS"] {
-        works_or_says_why(&[&python, &forbid, error], &["io_uring", "seccomp"]);
+        works_or_says_why(&[&python, &forbid, error], &["io_uring", "seccomp", "--cores 2"], 1);
     }
 }
 
@@ -64,7 +66,11 @@ fn with_little_lockable_memory_it_works_or_says_why() {
         return;
     }
     for limit in ["--memlock=0:0", "--memlock=65536:65536"] {
-        works_or_says_why(&["prlimit", limit], &["may be locked", "ulimit -l", "LimitMEMLOCK"]);
+        works_or_says_why(
+            &["prlimit", limit],
+            &["may be locked", "ulimit -l", "LimitMEMLOCK", "--cores 2"],
+            1,
+        );
     }
 }
 
@@ -74,7 +80,7 @@ fn a_limit_on_file_sizes_is_named_at_start() {
     if Kind::under_test() != Kind::Zkfast {
         return;
     }
-    works_or_says_why(&["prlimit", "--fsize=1048576:1048576"], &["File too large", "ulimit -f"]);
+    works_or_says_why(&["prlimit", "--fsize=1048576:1048576"], &["File too large", "ulimit -f"], 2);
 }
 
 /// Danger: the unwritable directory of another user is met only when the first client writes.
