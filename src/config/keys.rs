@@ -192,7 +192,7 @@ const KEYS: &[(&str, Standing)] = &[
     ("security.auth_to_local", Moot),
     ("requireKerberosConfig", Moot),
     ("kinit", Moot),
-    ("ssl.*", Moot),
+    ("ssl.*", absent("", TLS)),
     ("client.portUnification", absent("false", TLS)),
     ("client.certReload", Moot),
     ("fips-mode", Moot),

@@ -132,6 +132,10 @@ pub const EXPIRIES_PER_TURN: usize = 256;
 /// which none is left besides these is refused as one above `maxCnxns` is.
 pub const FILES_RESERVED: u64 = 128;
 
+/// Nanoseconds that the reads of one connection may take before the others have their turn. A thousand short reads take
+/// half of it; only lists and counts of very many children take longer, one of them at a time.
+pub const TIME_PER_CONNECTION_NS: u64 = 1_000_000;
+
 /// File descriptors of a client core itself, kept free as well: its listener, epoll instance and bell, and one to spare.
 pub const FILES_PER_CORE: u64 = 4;
 

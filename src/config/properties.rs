@@ -23,7 +23,9 @@ pub struct MalformedEscape {
 }
 
 /// All properties of `bytes` in file order. A key may occur several times; the last one counts.
+/// A mark that the bytes are UTF-8, which some editors put at the start, is no part of the first key.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Property>, MalformedEscape> {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut properties = Vec::new();
     let mut lines = natural_lines(bytes).enumerate();
     while let Some((index, first)) = lines.next() {

@@ -53,6 +53,7 @@ impl Core {
     pub(super) fn take_in(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
         let mut chunk = Chunk::new(bytes);
         let mut taken = 0;
+        let until_ns = self.now_ns + limits::TIME_PER_CONNECTION_NS;
         while taken < bytes.len() {
             let rest = &bytes[taken..];
             match connection.phase {
@@ -69,6 +70,11 @@ impl Core {
                 Phase::Serving => {
                     if !self.may_take(connection) {
                         self.hold(connection);
+                        break;
+                    }
+                    // The clock is looked at behind each read.
+                    if self.now_ns > until_ns {
+                        self.hold_for_others(connection);
                         break;
                     }
                     match frame::cut(rest, self.options.frame_bytes_limit) {
@@ -242,7 +248,10 @@ impl Core {
     /// Stops when the client does not take its answers: then they wait as requests, which are smaller. But a read in
     /// front of a write of its own session is answered as long as there is any room: the write may be applied soon,
     /// and the read must not show it (S18).
+    ///
+    /// Stops as well when the others have waited long enough, unless a write of its own session is behind the reads.
     pub(super) fn advance(&mut self, connection: &mut Connection) {
+        let until_ns = self.now_ns + limits::TIME_PER_CONNECTION_NS;
         while let Some(head) = connection.outstanding.head() {
             let is_ready = match &head.what {
                 What::Write(_) | What::Sync(_) | What::Ephemerals => false,
@@ -259,6 +268,9 @@ impl Core {
                     self.hold(connection);
                 }
                 return;
+            }
+            if self.now_ns > until_ns && !connection.outstanding.has_write() {
+                return self.hold_for_others(connection);
             }
             let Some(waiting) = self.pop_waiting(connection) else { return };
             match waiting.what {
@@ -339,7 +351,8 @@ fn describe(payload: &[u8]) -> String {
     if let Ok(path) = decoder.text("path")
         && path.starts_with('/')
     {
-        text.push_str(&format!(" of {}", path.chars().take(256).collect::<String>()));
+        // Quoted, so that a path with a line break in it makes no line of its own.
+        text.push_str(&format!(" of {:?}", path.chars().take(256).collect::<String>()));
     }
     text
 }
@@ -354,7 +367,7 @@ mod tests {
         let request =
             zkfast_wire::request::SetDataRequest { path: "/a/b".into(), data: Some(&[7; 100]), version: -1 };
         Request::SetData(request).write(Xid(1), &mut out);
-        assert_eq!(describe(&out[4..40]), ", SetData of /a/b");
+        assert_eq!(describe(&out[4..40]), ", SetData of \"/a/b\"");
         assert_eq!(describe(&out[4..12]), ", SetData");
         assert_eq!(describe(b"\0\0\0\x01zzzz"), "");
         assert_eq!(describe(b""), "");

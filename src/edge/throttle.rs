@@ -144,6 +144,13 @@ impl Core {
         }
     }
 
+    /// As [`Self::hold`], for a connection that has had the core for long enough. It does not wait for room, so it has
+    /// not waited too long (R8).
+    pub(super) fn hold_for_others(&mut self, connection: &mut Connection) {
+        connection.held_since_ns = 0;
+        self.hold(connection);
+    }
+
     /// Takes in what was held back, where there is room now. Each held connection is looked at once.
     pub(super) fn release_held(&mut self) {
         for _ in 0..self.held.len() {

@@ -234,6 +234,14 @@ fn newest_valid(dirs: &DataDirs, config: &TreeConfig) -> io::Result<(Loaded, Vec
                 };
                 return Ok((Some((tree, used)), skipped));
             }
+            // Nothing is wrong with it that an older one would mend.
+            Err(InvalidSnapshot::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let what = format!(
+                    "{}: {error}; give it to the user that runs the server (chown)",
+                    candidate.path.display()
+                );
+                return Err(io::Error::new(error.kind(), what));
+            }
             Err(reason) => skipped.push(SkippedSnapshot { path: candidate.path, reason }),
         }
     }

@@ -77,7 +77,16 @@ pub enum ReplayError {
 }
 
 fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ReplayError + 'a {
-    move |source| ReplayError::Io { action, path: path.to_owned(), source }
+    move |source| {
+        let source = match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                let what = format!("{source}; give it to the user that runs the server (chown)");
+                io::Error::new(source.kind(), what)
+            }
+            _ => source,
+        };
+        ReplayError::Io { action, path: path.to_owned(), source }
+    }
 }
 
 /// Something on the disk that the next server must not find as it is.

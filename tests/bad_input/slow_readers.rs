@@ -6,10 +6,11 @@ use super::{
     progress,
 };
 use std::{
+    io::Read,
     thread,
     time::{Duration, Instant},
 };
-use zkfast_wire::OpCode;
+use zkfast_wire::{Acl, OpCode};
 
 const VALUE_BYTES: usize = 500_000;
 
@@ -125,4 +126,56 @@ fn a_client_that_stopped_reading_is_closed_with_its_session() {
     }
     drop(deaf);
     good.close();
+}
+
+/// Danger: a few kilobytes of requests that cost much to answer keep the core from everybody else on it, whose pings are
+/// then not noticed, and their sessions expire.
+#[test]
+fn costly_reads_of_one_client_leave_room_for_the_others() {
+    const CHILDREN: usize = 20_000;
+    const READS: usize = 1_500;
+    /// Length, xid, zxid, error code and the count.
+    const REPLY_BYTES: usize = 4 + 4 + 8 + 4 + 4;
+    for cores in [1, 2] {
+        let home = peers::directory();
+        let settings = Settings {
+            cores,
+            lines: vec!["globalOutstandingLimit=100000".to_owned()],
+            ..Settings::default()
+        };
+        let server = Server::start(Kind::under_test(), home.path(), &settings);
+        let mut costly = server.client(20_000);
+        costly.create("/wide", b"", 0).expect("a node");
+        for numbers in (0..CHILDREN).collect::<Vec<_>>().chunks(500) {
+            let created: Vec<i32> = numbers
+                .iter()
+                .map(|number| client::create(&format!("/wide/{number}"), None, &[Acl::OPEN], 0))
+                .map(|body| costly.submit(OpCode::Create, &body))
+                .collect();
+            costly.flush().expect("an open connection");
+            for xid in created {
+                costly.reply(xid).expect("a create");
+            }
+        }
+        let mut other = server.client(20_000);
+        for _ in 0..READS {
+            costly.submit(OpCode::GetAllChildrenNumber, &client::path_alone("/wide"));
+        }
+        costly.flush().expect("a few kilobytes fit into the sockets");
+        // Past the client's buffer, so that the kernel can tell how much has come.
+        let mut stream = costly.stream();
+        let mut reply = [0; REPLY_BYTES];
+        stream.read_exact(&mut reply).expect("a count");
+        other.exists("/wide", false).expect("a node");
+        let unread = rustix::io::ioctl_fionread(stream).expect("an open connection") as usize;
+        assert!(
+            unread / REPLY_BYTES < READS / 2,
+            "{} of {READS} costly reads were answered before a short one of another client",
+            unread / REPLY_BYTES
+        );
+        for _ in 1..READS {
+            stream.read_exact(&mut reply).expect("a count");
+            assert_eq!(reply[REPLY_BYTES - 4..], (CHILDREN as u32).to_be_bytes());
+        }
+    }
 }
