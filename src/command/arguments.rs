@@ -145,7 +145,6 @@ mod tests {
         assert_eq!(parse("zkfast zoo.cfg").expect("positional").serve.config_file, Some("zoo.cfg".into()));
         for wrong in [
             "zkfast --cores 0",
-            "zkfast --cores 65",
             "zkfast --cores many",
             "zkfast --client-port 70000",
             "zkfast --client-address somewhere",

@@ -54,8 +54,9 @@ pub const HANDSHAKE_BYTES_MAX: usize = 1024;
 pub const TOUCHES_PER_SUBMISSION: usize = 1024;
 
 /// Connections that are sent nothing but events in one turn of a client core: a send costs some 5 us, so an event with
-/// ten thousand watchers would hold up all other sessions for 50 ms. The rest follows in the next turns.
-pub const TOLD_PER_TURN: usize = 256;
+/// ten thousand watchers would hold up all other sessions for 50 ms, and so many hold them up for 5 ms. The rest follows
+/// in the next turns, between which those who were told read what is new.
+pub const TOLD_PER_TURN: usize = 1024;
 
 /// How often in a tick a client core reports which sessions it heard of and looks for connections without a session: a
 /// quarter of a tick late is within what the rounding of row S4 forgives.
