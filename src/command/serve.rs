@@ -23,6 +23,7 @@ use crate::{
         lock::DirectoryLock,
         purge::PurgeMark,
         recovery::{self, Recovered, RecoveryOptions},
+        replay::GapCause,
         snapshot::SnapshotOptions,
     },
 };
@@ -228,6 +229,12 @@ fn recover(
              off, {bytes} bytes are good",
             file.display()
         );
+    }
+    for gap in &recovered.replayed.gaps {
+        match gap.cause {
+            GapCause::NeverLogged { .. } => log::info!("{gap}"),
+            GapCause::Unknown { .. } => log::error!("{gap}"),
+        }
     }
     if let (mismatches, Some(last)) = recovered.tree.digest_mismatches() {
         log::error!(

@@ -10,12 +10,13 @@ use super::{
     records::{self, Ending},
     segment::{LOG_HEADER, RECORD_OVERHEAD_BYTES},
     snapshot::SnapshotFile,
+    tail,
 };
 use std::{
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 use zkfast_wire::Zxid;
 
@@ -53,6 +54,8 @@ pub struct LogReader {
     last: Zxid,
     through: Zxid,
     is_first: bool,
+    /// The record that comes next is the first one of its file, which is this.
+    opened: Option<PathBuf>,
 }
 
 impl LogReader {
@@ -73,6 +76,7 @@ impl LogReader {
             last: after,
             through,
             is_first: true,
+            opened: None,
         })
     }
 
@@ -85,14 +89,21 @@ impl LogReader {
             match records::read(&self.buffer, self.at) {
                 Ok(record) => {
                     let (zxid, end) = (record.zxid, record.end);
+                    let opened = self.opened.take();
                     if zxid <= self.last {
                         self.at = end;
                         continue;
                     }
-                    // A reader that starts in the middle of an epoch must find the very next record; another epoch
-                    // may begin anywhere.
-                    let follows = zxid.0 == self.last.0 + 1 || zxid.epoch() > self.last.epoch();
-                    if !follows || zxid > self.through {
+                    // Within a file nothing can be missing; another epoch may begin anywhere; and where a file does not
+                    // go on with the very next zxid it must say itself that nothing came before (`replay`).
+                    let has_gap = zxid.0 != self.last.0 + 1 && zxid.epoch() == self.last.epoch();
+                    let is_hole = match opened {
+                        Some(path) if has_gap => {
+                            tail::previous(&fs::read(path)?).is_none_or(|previous| previous > self.last)
+                        }
+                        _ => false,
+                    };
+                    if is_hole || zxid > self.through {
                         return Err(HistoryError::Gone { after: self.last, found: Some(zxid) });
                     }
                     self.last = zxid;
@@ -133,6 +144,7 @@ impl LogReader {
             return Err(HistoryError::Gone { after: self.last, found: Some(next.zxid) });
         }
         self.file = Some(File::open(&next.path)?);
+        self.opened = Some(next.path);
         self.buffer.clear();
         self.at = 0;
         self.offset = LOG_HEADER.len() as u64;

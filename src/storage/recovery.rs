@@ -192,7 +192,13 @@ pub fn recover(
         (floor, history) = told;
     }
     let mut replayed = replay::replay::<RecoveryError>(dirs, after, |place| {
-        history::add_to_runs(&mut history, place.zxid);
+        if place.is_behind_hole {
+            // Whether this follows on what was there before nobody knows: others must not be told that it does.
+            history.clear();
+            floor = place.zxid;
+        } else {
+            history::add_to_runs(&mut history, place.zxid);
+        }
         // Copied: the tree may keep parts of a record, and must not keep the whole log mapped by them.
         let record = Bytes::copy_from_slice(place.transaction);
         match tree.apply(&record) {

@@ -4,8 +4,14 @@
 //! Reading and repairing are two steps: nothing on the disk changes before everything was read and judged, and each
 //! repair may be interrupted and done again.
 //!
-//! Promises: records come in strictly rising zxid order; within an epoch none is missing, from the snapshot on; only
-//! the last log with anything in it may be torn.
+//! Promises: records come in strictly rising zxid order; none that was logged is missing, from the snapshot on, as far as
+//! the files can tell; only the last log with anything in it may be torn.
+//!
+//! A zxid that is not there need not be lost. Apache's leader uses one up without logging anything when it fails to
+//! prepare a multi (a part without a path, say), and its own followers and restarts take no notice. Within a file nothing
+//! can be lost without being seen. Between two files the later one, if it is ours, says what was the last transaction
+//! before it (`segment`): if that is there, nothing is lost; if not, a file is, and the server must not start. Where the
+//! later file cannot say, it is told loudly, and what lies before the hole is not handed on to other servers.
 
 use super::{
     data_dirs::{DataDirs, NamedFile, first_log_for, sync_names},
@@ -15,6 +21,7 @@ use super::{
     tail::{self, Verdict},
 };
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
@@ -49,9 +56,11 @@ pub enum ReplayError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// Transactions are missing between two records, or between the snapshot and the first record.
+    /// Transactions are missing between two files, or between the snapshot and the first one.
     #[error(
-        "transactions are missing: {found} in {} (byte {offset}) follows {after}; a log file is gone, or the end of the one before",
+        "transactions are missing: {found} in {} (byte {offset}) was logged behind {previous}, but what is there ends with \
+         {after}; a log file is gone, or the end of the one before. Restore it from a backup; or, in an ensemble, move \
+         this server's version-2 directory away and let it copy the state of the others",
         path.display()
     )]
     Missing {
@@ -61,6 +70,8 @@ pub enum ReplayError {
         offset: u64,
         /// The last transaction before the hole.
         after: Zxid,
+        /// The last transaction that was in the log when the file was begun.
+        previous: Zxid,
         /// The first one behind it.
         found: Zxid,
     },
@@ -106,6 +117,67 @@ pub enum Repair {
     },
 }
 
+/// Zxids of one epoch without a transaction, between two that have one. Of several that were never logged and whose
+/// later neighbours are in one file, the first is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The transaction before.
+    pub after: Zxid,
+    /// The one behind.
+    pub found: Zxid,
+    /// The file of the one behind.
+    pub path: PathBuf,
+    /// How it came about, as far as the files can tell.
+    pub cause: GapCause,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, first, last) = (self.path.display(), Zxid(self.after.0 + 1), Zxid(self.found.0 - 1));
+        let zxids = if first == last {
+            format!("no transaction {first}")
+        } else {
+            format!("none of {first} to {last}")
+        };
+        match &self.cause {
+            GapCause::NeverLogged { count } => write!(
+                f,
+                "{path} has {zxids}: nobody ever logged it ({count} such gaps in the file). Apache's leader uses up a zxid \
+                 so when it cannot prepare a multi"
+            ),
+            GapCause::Unknown { before } => {
+                let before = before.as_ref().map_or_else(
+                    || format!("the snapshot at {}", self.after),
+                    |before| format!("{}, which ends with {}", before.display(), self.after),
+                );
+                write!(
+                    f,
+                    "there is {zxids} between {before} and {path}, which begins with {}. Either an Apache leader used up \
+                     those zxids without a transaction, which it does when it cannot prepare a multi; or a log file is \
+                     GONE, and the state that is served now lacks what was in it: compare with the other servers of the \
+                     ensemble, or with a backup",
+                    self.found
+                )
+            }
+        }
+    }
+}
+
+/// How zxids came to have no transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GapCause {
+    /// Nobody ever logged them: both neighbours are in one file, which has so many gaps, or the later file says so.
+    NeverLogged {
+        /// Gaps in the file.
+        count: u64,
+    },
+    /// They may have been in a file that is gone.
+    Unknown {
+        /// The file before, if any was read.
+        before: Option<PathBuf>,
+    },
+}
+
 /// What was read.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Replayed {
@@ -115,6 +187,8 @@ pub struct Replayed {
     pub records: u64,
     /// Records that were not above the one before, and skipped.
     pub repeated: u64,
+    /// Zxids without a transaction: to be told in the server's log.
+    pub gaps: Vec<Gap>,
     /// To be carried out with [`repair`], in this order.
     pub repairs: Vec<Repair>,
     /// Files that were read.
@@ -142,7 +216,12 @@ pub fn replay<E: From<ReplayError>>(
         let bytes = FileMap::open(&log.path).map_err(io_error("open", &log.path))?;
         check_header(log, &bytes)?;
         let mut records = Records::new(&bytes);
+        let previous = tail::previous(&bytes);
+        let mut is_first = true;
+        let mut gap_inside = None;
         for record in records.by_ref() {
+            // Within a file the record before stands before: nothing is lost between the two.
+            let is_first = std::mem::take(&mut is_first);
             if newest.is_some_and(|newest| record.zxid <= newest) {
                 outcome.repeated += 1;
                 continue;
@@ -151,24 +230,44 @@ pub fn replay<E: From<ReplayError>>(
             if record.zxid <= after {
                 continue;
             }
-            let is_same_epoch = record.zxid.epoch() == outcome.last.epoch();
-            if is_same_epoch && record.zxid.0 != outcome.last.0 + 1 {
+            if is_first && let Some(previous) = previous.filter(|previous| *previous > outcome.last) {
                 Err(ReplayError::Missing {
                     path: log.path.clone(),
                     offset: record.offset as u64,
                     after: outcome.last,
+                    previous,
                     found: record.zxid,
                 })?;
+            }
+            let has_gap = record.zxid.epoch() == outcome.last.epoch() && record.zxid.0 != outcome.last.0 + 1;
+            let is_behind_hole = has_gap && is_first && previous.is_none();
+            if has_gap {
+                let gap = Gap {
+                    after: outcome.last,
+                    found: record.zxid,
+                    path: log.path.clone(),
+                    cause: GapCause::NeverLogged { count: 1 },
+                };
+                if is_behind_hole {
+                    let cause = GapCause::Unknown { before: outcome.files.last().cloned() };
+                    outcome.gaps.push(Gap { cause, ..gap });
+                } else if let Some(Gap { cause: GapCause::NeverLogged { count }, .. }) = &mut gap_inside {
+                    *count += 1;
+                } else {
+                    gap_inside = Some(gap);
+                }
             }
             apply(Place {
                 zxid: record.zxid,
                 transaction: record.transaction,
                 path: &log.path,
                 offset: record.offset as u64,
+                is_behind_hole,
             })?;
             outcome.last = record.zxid;
             outcome.records += 1;
         }
+        outcome.gaps.extend(gap_inside);
         let end = records.offset();
         let last = newest.unwrap_or(Zxid(log.zxid.0 - 1));
         let may_be_torn = index + 1 == used;
@@ -206,6 +305,8 @@ pub struct Place<'a> {
     pub path: &'a Path,
     /// Byte offset in it.
     pub offset: u64,
+    /// What came before it may be gone ([`GapCause::Unknown`]).
+    pub is_behind_hole: bool,
 }
 
 /// Number of logs at the end of `logs` in which nothing was ever written: of length 0 (P10), all zeros, or a header
@@ -214,9 +315,9 @@ fn empty_at_the_end(logs: &[NamedFile]) -> Result<usize, ReplayError> {
     let mut count = 0;
     for log in logs.iter().rev() {
         let bytes = FileMap::open(&log.path).map_err(io_error("open", &log.path))?;
-        let body = match bytes.strip_prefix(&LOG_HEADER) {
-            Some(body) => body,
-            None => &bytes,
+        let body = match bytes.first_chunk::<4>() {
+            Some(b"ZKLG") => bytes.get(LOG_HEADER.len()..).unwrap_or_default(),
+            _ => &bytes,
         };
         if !body.iter().all(|&byte| byte == 0) {
             break;

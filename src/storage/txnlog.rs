@@ -16,7 +16,7 @@ use super::{
     failure::{LogError, LogFailure},
     preparer::{Answer, Preparer, REQUESTS_MAX, Request, SEGMENT_BYTES_MIN, Segment, Shared},
     ring::Ring,
-    segment::{BLOCK_BYTES, LOG_HEADER, block_floor, log_name},
+    segment::{BLOCK_BYTES, FlushMark, LOG_HEADER, block_floor, log_name},
     window::{HALF_BYTES, Half},
 };
 use std::{
@@ -110,6 +110,8 @@ struct Current<F> {
     /// File offset behind the last byte of which the write was started.
     written: u64,
     records: u64,
+    /// The last record of the log before this file's first.
+    previous: Zxid,
 }
 
 /// The append side of the log.
@@ -343,6 +345,7 @@ impl<F: Flusher> TxnLog<F> {
         }
         if self.current.records == 0 {
             self.current.name = log_name(first);
+            self.current.previous = self.appended;
             self.request(Request::Name { sequence: self.current.segment.sequence, first });
         }
         if !self.filling.fits(transaction_bytes) {
@@ -376,9 +379,9 @@ impl<F: Flusher> TxnLog<F> {
         assert!(old.segment.sequence < self.current.segment.sequence);
         assert!(self.retiring.is_none(), "a switch waits for the name, which waits for the trim before it");
         if self.flight.is_some() {
-            self.retiring = Some((old.segment, old.written));
+            self.retiring = Some((old.segment, FlushMark::file_end(old.written)));
         } else {
-            self.request(Request::Trim { segment: old.segment, bytes: old.written });
+            self.request(Request::Trim { segment: old.segment, bytes: FlushMark::file_end(old.written) });
         }
         self.roll_is_wanted = false;
         self.shared.have();
@@ -419,7 +422,7 @@ impl<F: Flusher> TxnLog<F> {
         }
         let current = &mut self.current;
         let offset = current.base;
-        let length = self.filling.seal(offset, current.written.max(LOG_HEADER.len() as u64));
+        let length = self.filling.seal(offset, current.written, current.previous);
         let end = offset + self.filling.filled_bytes() as u64;
         current.written = end;
         current.base = block_floor(end);
@@ -605,7 +608,9 @@ impl<F: Flusher> TxnLog<F> {
         let unused = is_unused.then_some(segment.sequence);
         // Blocking sends: the helper is alive and takes them, or gone and refuses them.
         if !is_unused && self.failed.is_none() {
-            let _ = self.requests.send(Request::Trim { segment, bytes: self.current.written });
+            let _ = self
+                .requests
+                .send(Request::Trim { segment, bytes: FlushMark::file_end(self.current.written) });
         }
         let _ = self.requests.send(Request::Stop { unused });
         let _ = helper.join();
@@ -636,6 +641,7 @@ impl<F: Flusher> Drop for TxnLog<F> {
 
 impl<F> Current<F> {
     fn new(segment: Segment<F>) -> Self {
-        Self { segment, name: String::new(), base: 0, written: LOG_HEADER.len() as u64, records: 0 }
+        let written = LOG_HEADER.len() as u64;
+        Self { segment, name: String::new(), base: 0, written, records: 0, previous: Zxid::ZERO }
     }
 }

@@ -6,10 +6,13 @@
 //!
 //! A half is *owned* by whoever may touch it: the log while it is being filled, the flusher while it is in flight.
 
-use super::segment::{BLOCK_BYTES, FlushMark, LOG_HEADER, MARK_BYTES, MARK_GAP_BYTES, RECORD_OVERHEAD_BYTES};
+use super::segment::{
+    BLOCK_BYTES, FlushMark, LOG_HEADER, MARK_BYTES, MARK_GAP_BYTES, RECORD_OVERHEAD_BYTES, is_zero, portions,
+};
 use super::segment::{block_ceiling, put_record};
 use memmap2::MmapMut;
 use std::io;
+use zkfast_wire::Zxid;
 
 /// Bytes of a half: one record of the default `jute.maxbuffer` (1 MiB) and what is around it, or 5,000 records of
 /// 200 bytes, five times what 64 connections with 16 requests in flight each can bring. Two of them, 2.5 MiB, are
@@ -97,8 +100,9 @@ impl Half {
     }
 
     /// Ends a batch that will be written at file offset `file_offset` and whose new bytes begin at `begin`: zeros up
-    /// to the end of the block and the mark into its last bytes. Returns the length of the write.
-    pub fn seal(&mut self, file_offset: u64, begin: u64) -> usize {
+    /// to the end of the block and the mark into its last bytes. `previous` is the last transaction before this file.
+    /// Returns the length of the write.
+    pub fn seal(&mut self, file_offset: u64, begin: u64, previous: Zxid) -> usize {
         assert!(file_offset.is_multiple_of(BLOCK_BYTES as u64));
         let end = file_offset + self.filled_bytes as u64;
         assert!(file_offset <= begin && begin < end);
@@ -106,7 +110,12 @@ impl Half {
         let length = mark_at + MARK_BYTES;
         assert!(length as u64 == block_ceiling(length as u64));
         self.map[self.filled_bytes..mark_at].fill(0);
-        self.map[mark_at..length].copy_from_slice(&FlushMark { begin, end }.encode());
+        let zeros = portions((begin - file_offset) as usize, self.filled_bytes)
+            .filter(|portion| is_zero(&self.map[portion.clone()]))
+            .count();
+        let zero_portions = u32::try_from(zeros).expect("a flush is shorter than 2 TiB");
+        let mark = FlushMark { begin, end, previous, zero_portions };
+        self.map[mark_at..length].copy_from_slice(&mark.encode());
         length
     }
 }
@@ -122,7 +131,7 @@ mod tests {
         let largest = BLOCK_BYTES - 16 - RECORD_OVERHEAD_BYTES - MARK_GAP_BYTES - MARK_BYTES;
         assert!(half.fits(largest) && !half.fits(largest + 1));
         half.append(&vec![7; largest]);
-        assert_eq!(half.seal(0, 16), BLOCK_BYTES);
+        assert_eq!(half.seal(0, 16, Zxid::ZERO), BLOCK_BYTES);
     }
 
     #[test]
@@ -130,15 +139,17 @@ mod tests {
         let mut first = Half::new(4 * BLOCK_BYTES).unwrap();
         first.begin_file();
         first.append(&[1; 5000]);
-        assert_eq!(first.seal(0, 16), 2 * BLOCK_BYTES);
+        assert_eq!(first.seal(0, 16, Zxid(3)), 2 * BLOCK_BYTES);
         let mut second = Half::new(4 * BLOCK_BYTES).unwrap();
         second.begin_behind(&first);
         let end = 16 + 5013;
         assert_eq!(second.filled_bytes(), end - BLOCK_BYTES);
         second.append(&[2; 10]);
-        assert_eq!(second.seal(BLOCK_BYTES as u64, end as u64), BLOCK_BYTES);
+        assert_eq!(second.seal(BLOCK_BYTES as u64, end as u64, Zxid(3)), BLOCK_BYTES);
         let mark = FlushMark::decode(second.memory()[4064..4096].first_chunk().unwrap(), 8192);
-        assert_eq!(mark, Some(FlushMark { begin: end as u64, end: end as u64 + 23 }));
+        let expected =
+            FlushMark { begin: end as u64, end: end as u64 + 23, previous: Zxid(3), zero_portions: 0 };
+        assert_eq!(mark, Some(expected));
     }
 
     #[test]

@@ -81,8 +81,8 @@ impl CatchUp {
     }
 }
 
-/// Logs a proposal that must follow on the last one. Who sees a gap closes the link: what was missed cannot come any
-/// more on it.
+/// Logs a proposal that must be above the last one. Where a leader of Apache's used up zxids without a proposal they are
+/// not the next (row Q50); the driver tells. Who is sent something older closes the link.
 pub(crate) fn take_in(member: &mut Member, zxid: Zxid, record: Bytes, effects: &mut Vec<Effect>) -> Outcome {
     if !member.tail.follows(zxid) {
         // Nothing can follow where a cut was left out; what is there already is then taken for the same.

@@ -369,17 +369,20 @@ impl Learner {
 
     /// Acknowledges each proposal that became durable. What the leader called committed needs none.
     fn acknowledge(&mut self, member: &Member, durable: Zxid, effects: &mut Vec<Effect>) {
+        let link = self.link;
         let Stage::Active { acked } = &mut self.stage else { return };
         if member.place.is_none() || durable <= *acked {
             return;
         }
-        let first = member.tail.after(*acked);
-        *acked = durable;
+        let link = link.expect("every stage after Dialling has a link");
         // What was purged from the log meanwhile is committed, without this disk.
-        let Some(first) = first.filter(|first| *first <= durable) else { return };
-        assert!(first.epoch() == self.epoch && durable.epoch() == self.epoch, "{first} to {durable}");
-        assert!(durable <= member.tail.durable() || member_acks_early(member));
-        effects.push(Effect::SendAcks { link: self.expect_link(), first, last: durable });
+        while let Some(run) = member.tail.stretch(*acked, durable) {
+            assert!(run.first.epoch() == self.epoch && run.last.epoch() == self.epoch, "{run:?}");
+            assert!(run.last <= member.tail.durable() || member_acks_early(member));
+            *acked = run.last;
+            effects.push(Effect::SendAcks { link, first: run.first, last: run.last });
+        }
+        *acked = durable;
     }
 
     // Broadcast

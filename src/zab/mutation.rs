@@ -20,7 +20,7 @@ pub enum Mutation {
     TruncSkipped,
     /// The leader commits what one server less than a quorum holds.
     CommitWithoutQuorum,
-    /// The first transaction of a DIFF is left out, and learners do not look for gaps (ZOOKEEPER-4925).
+    /// The first transaction of a DIFF is left out (ZOOKEEPER-4925).
     DiffWithGap,
     /// Elections and discovery compare zxids alone.
     EpochNotCompared,

@@ -1,7 +1,7 @@
 //! The history as the order sees it: which zxids this server's log holds, and how far they are safe.
 //!
-//! Within an epoch zxids are consecutive, so a log of a million records over three epochs is three runs. From them
-//! alone a leader plans how a learner catches up, and a learner checks what it is told: no disk is asked. `appended` is
+//! Within an epoch zxids are consecutive, but for those that an Apache leader uses up without a proposal, so a log of a
+//! million records over three epochs is three runs and few more. From them alone a leader plans how a learner catches up, and a learner checks what it is told: no disk is asked. `appended` is
 //! the end that was handed to the log, `durable` the end that survives a crash. The records themselves are the log's.
 
 use std::collections::VecDeque;
@@ -22,8 +22,8 @@ impl Run {
     }
 }
 
-/// A log remembers at most so many epochs; beyond, the oldest are only in the snapshot. Each costs 16 bytes here and
-/// one election to make.
+/// A log remembers at most so many epochs and gaps; beyond, the oldest are only in the snapshot. Each costs 16 bytes here
+/// and one election to make, or one request that an Apache leader cannot prepare.
 const RUNS_MAX: usize = 4096;
 
 /// Which records the log holds after `floor`, and its two ends.
@@ -71,18 +71,25 @@ impl Tail {
         self.durable
     }
 
-    /// Whether `zxid` may come next: the successor of the last one, or in a later epoch.
+    /// Whether `zxid` may come next: above the last one. Only a leader of this kind also promises that none is left out
+    /// within its epoch; Apache's followers (`Follower.processPacket`) warn where one is, and go on (row Q50).
     pub fn follows(&self, zxid: Zxid) -> bool {
-        self.appended.next() == Some(zxid) || (zxid.epoch() > self.appended.epoch() && zxid.counter() > 0)
+        zxid > self.appended && zxid.counter() > 0
+    }
+
+    /// The transactions after `after` up to the next gap or epoch, but not above `through`: the first and the last.
+    pub fn stretch(&self, after: Zxid, through: Zxid) -> Option<Run> {
+        let first = self.after(after).filter(|first| *first <= through)?;
+        let run = self.runs.iter().rev().find(|run| run.first <= first)?;
+        Some(Run { first, last: run.last.min(through) })
     }
 
     /// Notes a record on its way to the log.
     ///
     /// # Panics
-    /// If `zxid` does not follow: a gap in the log would be handed on to other servers as if it were history
-    /// (ZOOKEEPER-4925).
+    /// If `zxid` does not follow: the log would not be in order.
     pub fn append(&mut self, zxid: Zxid) {
-        assert!(self.follows(zxid), "the log must not have a gap: {zxid} after {}", self.appended);
+        assert!(self.follows(zxid), "the log must be in order: {zxid} after {}", self.appended);
         self.appended = zxid;
         match self.runs.back_mut() {
             Some(run) if run.last.next() == Some(zxid) => run.last = zxid,

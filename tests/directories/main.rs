@@ -163,3 +163,28 @@ fn zkfast_opens_what_apache_left_and_apache_opens_it_again() {
     hand_over(&[Kind::Apache, tested, Kind::Apache], true);
     hand_over(&[Kind::Apache, tested, Kind::Apache], false);
 }
+
+/// Danger: Apache's server uses up a zxid without logging anything and thinks nothing of it; we refuse its directory.
+#[test]
+fn a_directory_with_a_zxid_that_apache_used_up_is_taken_over() {
+    for is_orderly in [false, true] {
+        let home = peers::directory();
+        let server = Server::start(Kind::Apache, home.path(), &settings());
+        let mut client = server.client(10_000);
+        client.create("/a", b"", 0).expect("create");
+        client.submit(OpCode::Multi, &client::multi_without_path());
+        client.flush().expect("an open connection");
+        assert!(client.next().is_some(), "an answer of any kind");
+        let (_, stat) = client.create("/b", b"", 0).expect("create");
+        let (_, before) = client.get("/a", false).expect("get");
+        assert_eq!(stat.czxid.0, before.czxid.0 + 2, "no zxid was used up");
+        if is_orderly {
+            drop(server.stop())
+        } else {
+            server.kill()
+        }
+        let server = Server::start(Kind::Zkfast, home.path(), &settings());
+        assert!(server.client(10_000).exists("/b", false).is_ok());
+        server.await_log(&["nobody ever logged"]);
+    }
+}

@@ -1,7 +1,8 @@
 //! kill -9 under write load, again and again, with a checker that knows each acknowledged write.
 //!
-//! Four workers, each with a session and a folder of its own, pipeline creates, sets, deletes and multis, ephemerals
-//! and sequential nodes among them. A worker's requests are executed in order, so after a crash its folder must show
+//! Four workers, each with a session and a folder of its own, pipeline creates, sets, deletes and multis, nodes of every
+//! kind and values of up to 200 KB among them; and all set one node, each time with its version. Every other round the
+//! server has one core (the log is written through a ring) or two (the pipeline writes itself). A worker's requests are executed in order, so after a crash its folder must show
 //! the effect of *some* prefix of what it sent, and that prefix must hold everything that was acknowledged: nothing
 //! lost, nothing invented, nothing out of order. Snapshots roll during the run.
 //!
@@ -14,9 +15,10 @@ mod peers;
 mod model;
 mod worker;
 
+use model::{Ledger, SHARED};
 use peers::{Client, Dice, Kind, Server, Settings};
 use std::{
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -26,13 +28,14 @@ const WORKERS: usize = 4;
 const TICK_MS: u64 = 500;
 const ABANDONED_TIMEOUT_MS: u64 = 1_000;
 
-fn settings() -> Settings {
+fn settings(round: u32) -> Settings {
     Settings {
         tick_ms: 500,
+        cores: 1 + round % 2,
         // A snapshot and a new log file every few hundred transactions.
         snap_count: 600,
         // Long enough for the slowest restart of a busy machine; workers must never lose a session to a crash.
-        lines: vec!["maxSessionTimeout=60000".into()],
+        lines: vec!["maxSessionTimeout=60000".into(), "extendedTypesEnabled=true".into()],
         ..Settings::default()
     }
 }
@@ -52,10 +55,12 @@ fn nothing_acknowledged_is_lost_and_nothing_is_invented() {
     let mut dice = Dice::new(seed);
     let home = peers::directory();
     let kind = Kind::under_test();
-    let mut workers: Vec<Worker> = (0..WORKERS).map(|index| Worker::new(index, seed)).collect();
-    let mut server = Server::start(kind, home.path(), &settings());
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let mut workers: Vec<Worker> =
+        (0..WORKERS).map(|index| Worker::new(index, seed, Arc::clone(&ledger))).collect();
+    let mut server = Server::start(kind, home.path(), &settings(0));
     let mut setup = server.client(10_000);
-    for path in ["/k", "/short"] {
+    for path in ["/k", "/short", SHARED] {
         setup.create(path, b"", 0).expect("a fresh tree");
     }
     setup.close();
@@ -68,15 +73,18 @@ fn nothing_acknowledged_is_lost_and_nothing_is_invented() {
             Server::start_and_kill(
                 kind,
                 home.path(),
-                &settings(),
+                &settings(round + 1),
                 Duration::from_millis(dice.below(40) as u64),
             );
         }
         let spawned = Instant::now();
-        server = Server::start(kind, home.path(), &settings());
+        server = Server::start(kind, home.path(), &settings(round + 1));
         let ready = Instant::now();
         unanswered += workers.iter().map(|worker| worker.pending() as u64).sum::<u64>();
         let mut checker = server.client(30_000);
+        let sets: Vec<_> = workers.iter().flat_map(Worker::pending_sets).collect();
+        let (data, stat) = checker.get(SHARED, false).expect("the shared node");
+        ledger.lock().expect("the ledger").check(data.unwrap_or_default(), stat.version, &sets, round);
         for worker in &mut workers {
             worker.check(&server, &mut checker, round);
         }

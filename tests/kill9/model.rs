@@ -2,13 +2,44 @@
 
 use super::peers::{Dice, client, tree};
 use std::collections::BTreeMap;
-use zkfast_wire::{Acl, Decoder, OpCode, SessionId, Stat};
+use zkfast_wire::{Acl, Decoder, Id, OpCode, Perms, SessionId, Stat};
+
+/// What a created node is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Kind {
+    /// Stays.
+    Plain,
+    /// Goes with its session.
+    Ephemeral,
+    /// Goes some time after its last child; it never has one here.
+    Container,
+    /// Goes when nobody wrote to it for ten minutes, which is longer than the test.
+    Ttl,
+    /// Stays, and has an ACL of two entries.
+    Listed,
+}
+
+const TTL_MS: i64 = 600_000;
+
+impl Kind {
+    /// The owner that a Stat shows: containers and TTL nodes have theirs, but keep it to themselves.
+    fn owner(self, session: SessionId) -> SessionId {
+        if self == Self::Ephemeral { session } else { SessionId(0) }
+    }
+
+    fn acl(self) -> Vec<Acl<'static>> {
+        let here = Acl { perms: Perms::ALL, id: Id::new("ip", "127.0.0.1") };
+        if self == Self::Listed { vec![here, Acl::OPEN] } else { vec![Acl::OPEN] }
+    }
+}
 
 /// A request of a worker; paths are names within its folder.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// create2 of a named node.
-    Create { name: String, data: Vec<u8>, ephemeral: bool },
+    /// create2, createContainer or createTTL of a named node.
+    Create { name: String, data: Vec<u8>, kind: Kind },
+    /// setData of the node that all workers share, with the version that it may have.
+    SetShared { data: Vec<u8>, version: i32 },
     /// create2 of a sequential node.
     Sequential { data: Vec<u8> },
     /// setData with the version that the model expects, or a wrong one.
@@ -26,7 +57,7 @@ pub enum Op {
 pub struct Node {
     data: Vec<u8>,
     version: i32,
-    ephemeral: bool,
+    kind: Kind,
     /// What the last acknowledgement said; `None` if it was never acknowledged with a Stat.
     stat: Option<Stat>,
 }
@@ -40,6 +71,9 @@ pub struct Model {
     /// The worker's session ended.
     pub closed: bool,
 }
+
+/// The node that all workers write to.
+pub const SHARED: &str = "/k/shared";
 
 const NODES_MAX: usize = 120;
 
@@ -65,7 +99,13 @@ impl Model {
 
     fn invent_one(&self, dice: &mut Dice, serial: u64) -> Op {
         let mut data = format!("write {serial} ").into_bytes();
-        data.resize(data.len() + if dice.one_in(50) { 8_000 } else { dice.below(200) }, b'.');
+        let length = match dice.below(300) {
+            // Longer together than one window of the log.
+            0 => 50_000 + dice.below(150_000),
+            1..=6 => 8_000,
+            _ => dice.below(200),
+        };
+        data.resize(data.len() + length, b'.');
         let known = (!self.nodes.is_empty()).then(|| {
             let (name, node) = self.nodes.iter().nth(dice.below(self.nodes.len())).expect("within the map");
             (name.clone(), node.version)
@@ -77,24 +117,27 @@ impl Model {
                 let version = if dice.one_in(10) { version + 1 } else { version };
                 Op::Set { name, data, version }
             }
-            (6, Some((name, _))) => Op::Create { name, data, ephemeral: false },
+            (6, Some((name, _))) => Op::Create { name, data, kind: Kind::Plain },
             (7, _) => Op::Sequential { data },
-            (8, _) => Op::Create { name: format!("e{serial}"), data, ephemeral: true },
+            (8, _) => Op::Create { name: format!("e{serial}"), data, kind: Kind::Ephemeral },
             (9, _) => Op::Delete { name: format!("missing{serial}") },
-            _ => Op::Create { name: format!("n{serial}"), data, ephemeral: false },
+            _ => {
+                let kinds = [Kind::Plain, Kind::Plain, Kind::Container, Kind::Ttl, Kind::Listed];
+                Op::Create { name: format!("n{serial}"), data, kind: kinds[dice.below(kinds.len())] }
+            }
         }
     }
 
     /// Does `op`, or says with which code it must be refused; a refused one changes nothing.
     pub fn apply(&mut self, op: &Op) -> Result<(), i32> {
         match op {
-            Op::Create { name, data, ephemeral } => {
+            Op::Create { name, data, kind } => {
                 if self.nodes.contains_key(name) {
                     return Err(-110);
                 }
-                self.insert(name.clone(), data, *ephemeral);
+                self.insert(name.clone(), data, *kind);
             }
-            Op::Sequential { data } => self.insert(format!("s{:010}", self.creates), data, false),
+            Op::Sequential { data } => self.insert(format!("s{:010}", self.creates), data, Kind::Plain),
             Op::Set { name, data, version } => {
                 let node = self.nodes.get_mut(name).ok_or(-101)?;
                 if node.version != *version {
@@ -114,17 +157,19 @@ impl Model {
                 }
                 *self = after;
             }
+            // Nothing in the folder; the books about it are kept apart.
+            Op::SetShared { .. } => {}
             Op::Close => {
-                self.nodes.retain(|_, node| !node.ephemeral);
+                self.nodes.retain(|_, node| node.kind != Kind::Ephemeral);
                 self.closed = true;
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, name: String, data: &[u8], ephemeral: bool) {
+    fn insert(&mut self, name: String, data: &[u8], kind: Kind) {
         self.creates += 1;
-        self.nodes.insert(name, Node { data: data.to_vec(), version: 0, ephemeral, stat: None });
+        self.nodes.insert(name, Node { data: data.to_vec(), version: 0, kind, stat: None });
     }
 
     /// Compares the answer to `op`, which was just applied here, and remembers the Stat it gave.
@@ -153,7 +198,7 @@ impl Model {
                 path.strip_prefix(folder).expect("a path in the folder")[1..].to_owned()
             }
             Op::Set { name, .. } => name.clone(),
-            Op::Delete { .. } | Op::Close | Op::Multi(_) => return,
+            Op::Delete { .. } | Op::Close | Op::Multi(_) | Op::SetShared { .. } => return,
         };
         let node =
             self.nodes.get_mut(&name).unwrap_or_else(|| panic!("{op:?} made {name}, the model did not"));
@@ -174,10 +219,10 @@ impl Model {
             let Some(found) = seen.get(&format!("{folder}/{name}")) else {
                 return Some(format!("{name} is missing"));
             };
-            let owner = if node.ephemeral { session } else { SessionId(0) };
+            let owner = node.kind.owner(session);
             if found.data.as_ref() != Some(&node.data)
                 || (found.stat.version, found.stat.ephemeral_owner) != (node.version, owner)
-                || found.acl != [Acl::OPEN]
+                || found.acl != node.kind.acl()
                 || node.stat.is_some_and(|stat| stat != found.stat)
             {
                 return Some(format!("{name}: expected {node:?}, seen {found:?}"));
@@ -199,10 +244,20 @@ impl Op {
     pub fn request(&self, folder: &str) -> (OpCode, Vec<u8>) {
         let path = |name: &str| format!("{folder}/{name}");
         match self {
-            Self::Create { name, data, ephemeral } => {
-                let flags = i32::from(*ephemeral);
-                (OpCode::Create2, client::create(&path(name), Some(data), &[Acl::OPEN], flags))
+            Self::Create { name, data, kind } => {
+                let (op, flags) = match kind {
+                    Kind::Plain | Kind::Listed => (OpCode::Create2, 0),
+                    Kind::Ephemeral => (OpCode::Create2, 1),
+                    Kind::Container => (OpCode::CreateContainer, 4),
+                    Kind::Ttl => (OpCode::CreateTtl, 5),
+                };
+                let mut body = client::create(&path(name), Some(data), &kind.acl(), flags);
+                if *kind == Kind::Ttl {
+                    body.extend_from_slice(&TTL_MS.to_be_bytes());
+                }
+                (op, body)
             }
+            Self::SetShared { data, version } => (OpCode::SetData, client::set(SHARED, Some(data), *version)),
             Self::Sequential { data } => {
                 (OpCode::Create2, client::create(&path("s"), Some(data), &[Acl::OPEN], 2))
             }
@@ -216,5 +271,46 @@ impl Op {
             }
             Self::Close => (OpCode::CloseSession, Vec::new()),
         }
+    }
+}
+
+/// The books about the shared node: each version was made by exactly one set.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Acknowledged since the last check, and what that found.
+    written: BTreeMap<i32, Vec<u8>>,
+}
+
+impl Ledger {
+    /// A version that the node may well have.
+    pub fn version(&self) -> i32 {
+        self.written.last_key_value().map_or(0, |(version, _)| *version)
+    }
+
+    /// A set of `version` was acknowledged: it made the next one.
+    pub fn acknowledge(&mut self, version: i32, data: Vec<u8>) {
+        let before = self.written.insert(version + 1, data);
+        assert!(before.is_none(), "two sets of version {version} of {SHARED} were acknowledged");
+    }
+
+    /// Compares with what a server shows; `unanswered` sets may have been done or not.
+    pub fn check(&mut self, data: Vec<u8>, version: i32, unanswered: &[(i32, Vec<u8>)], round: u32) {
+        let first = self.written.first_key_value().map_or(0, |(version, _)| *version);
+        assert!(version >= self.version(), "round {round}: {SHARED} was {}, is {version}", self.version());
+        for made in first + 1..=version {
+            let known = self.written.contains_key(&made);
+            let explained = known || unanswered.iter().any(|(before, _)| *before == made - 1);
+            assert!(explained, "round {round}: nobody made version {made} of {SHARED}");
+        }
+        let is_right = match self.written.get(&version) {
+            Some(written) => *written == data,
+            None => version == 0 || unanswered.contains(&(version - 1, data.clone())),
+        };
+        assert!(
+            is_right,
+            "round {round}: version {version} of {SHARED} holds {:?}",
+            String::from_utf8_lossy(&data)
+        );
+        self.written = BTreeMap::from([(version, data)]);
     }
 }

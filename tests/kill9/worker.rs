@@ -1,10 +1,14 @@
 //! One client of the kill -9 test: a session, a folder, a pipeline of writes, and the books about them.
 
 use super::{
-    model::{Model, Op},
+    model::{Ledger, Model, Op},
     peers::{Client, Dice, Handshake, Incoming, Refusal, Server, tree},
 };
-use std::{collections::VecDeque, net::SocketAddr, sync::mpsc::Sender};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex, mpsc::Sender},
+};
 use zkfast_wire::SessionId;
 
 const IN_FLIGHT_MAX: usize = 48;
@@ -22,11 +26,13 @@ pub struct Worker {
     acknowledged: Model,
     /// Sent and not answered, in order.
     unanswered: VecDeque<(i32, Op)>,
+    /// About the node that all share.
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 impl Worker {
     /// A worker that has done nothing.
-    pub fn new(index: usize, seed: u64) -> Self {
+    pub fn new(index: usize, seed: u64, ledger: Arc<Mutex<Ledger>>) -> Self {
         Self {
             folder: format!("/k/w{index}"),
             dice: Dice::new(seed ^ (index as u64 + 1)),
@@ -36,12 +42,29 @@ impl Worker {
             client: None,
             acknowledged: Model::default(),
             unanswered: VecDeque::new(),
+            ledger,
         }
     }
 
     /// Requests that were in flight when the connection ended.
     pub fn pending(&self) -> usize {
         self.unanswered.len()
+    }
+
+    /// Sets of the shared node that were in flight: the version that each wanted, and its data.
+    pub fn pending_sets(&self) -> impl Iterator<Item = (i32, Vec<u8>)> + '_ {
+        self.unanswered.iter().filter_map(|(_, op)| match op {
+            Op::SetShared { data, version } => Some((*version, data.clone())),
+            _ => None,
+        })
+    }
+
+    fn invent(&mut self, sent: &Model) -> Op {
+        if self.dice.one_in(20) {
+            let data = format!("{} {}", self.folder, self.serial).into_bytes();
+            return Op::SetShared { data, version: self.ledger.lock().expect("the ledger").version() };
+        }
+        sent.invent(&mut self.dice, self.serial)
     }
 
     /// Writes until the connection ends. Tells `progress` how many answers came.
@@ -71,7 +94,7 @@ impl Worker {
             }
             loop {
                 while self.unanswered.len() < IN_FLIGHT_MAX && !sent.closed {
-                    let op = sent.invent(&mut self.dice, self.serial);
+                    let op = self.invent(&sent);
                     self.serial += 1;
                     let _ = sent.apply(&op);
                     let (code, body) = op.request(&self.folder);
@@ -106,6 +129,13 @@ impl Worker {
                 // The server must never know less than it told: the next handshake says what was seen (C6).
                 if let Some(ticket) = &mut self.ticket {
                     ticket.last_zxid = client.last_zxid;
+                }
+                if let Op::SetShared { data, version } = op {
+                    match err {
+                        0 => self.ledger.lock().expect("the ledger").acknowledge(version, data),
+                        err => assert_eq!(err, -103, "another worker was faster"),
+                    }
+                    return progress.send(1).is_ok();
                 }
                 let expected = self.acknowledged.apply(&op);
                 let answer = if err == 0 { Ok(body) } else { Err(err) };
@@ -171,6 +201,8 @@ impl Worker {
                 Some(reason) => reasons.push(format!("{kept}: {reason}")),
             }
         }
+        // Those that have the right number of nodes come nearest.
+        reasons.sort_by_key(|reason| reason.contains("creations expected"));
         reasons.truncate(3);
         panic!(
             "round {round}: {} shows no prefix of what was sent ({} unanswered):\n{}",

@@ -503,6 +503,15 @@ pub fn multi(parts: &[(OpCode, Vec<u8>)]) -> Vec<u8> {
     body
 }
 
+/// Body of a multi of one delete without a path, which Apache's server cannot prepare: it uses up a zxid for which there
+/// is no transaction, and answers with an error, or not at all in an ensemble.
+pub fn multi_without_path() -> Vec<u8> {
+    let mut part = Vec::new();
+    part.put_i32(-1);
+    part.put_i32(-1);
+    multi(&[(OpCode::Delete, part)])
+}
+
 /// Error codes of a failed multi's parts; `None` if it succeeded.
 pub fn multi_errors(body: &[u8]) -> Option<Vec<i32>> {
     let mut decoder = Decoder::new(body);

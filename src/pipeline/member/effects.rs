@@ -131,6 +131,7 @@ impl Pipeline {
 
     /// Lays a record into the log, and keeps it at hand until it is applied.
     fn append_to_history(&mut self, zxid: Zxid, record: Bytes) {
+        self.note_gap_before(zxid);
         let member = self.the_member();
         member.depth.append(zxid, record.len());
         member.window.push(zxid, record.clone());
@@ -142,6 +143,24 @@ impl Pipeline {
             self.pending.push_back(Pending { zxid, record: record.clone(), asker: None });
         }
         self.append(zxid, record);
+    }
+
+    /// Tells of zxids that the leader left out, as Apache's follower does; often, if there are many, but not each time.
+    fn note_gap_before(&mut self, zxid: Zxid) {
+        let last = self.log.appended();
+        if zxid.epoch() != last.epoch() || zxid.0 == last.0 + 1 {
+            return;
+        }
+        let gaps = &mut self.the_member().gaps;
+        *gaps += 1;
+        let gaps = *gaps;
+        if gaps.is_power_of_two() {
+            log::warn!(
+                "got zxid {zxid}, expected {}: the leader used up what lies between without a proposal, as Apache's does \
+                 for a multi that it cannot prepare ({gaps} times so far)",
+                Zxid(last.0 + 1)
+            );
+        }
     }
 
     /// Applies through `through` with nobody to tell: history that this server shares with its leader, or begins to

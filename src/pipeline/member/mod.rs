@@ -129,6 +129,8 @@ pub(super) struct Member {
     /// The last state that the client cores were told of while nobody was served.
     viewed: Zxid,
     purged: Zxid,
+    /// Proposals before which a leader left out zxids (row Q50).
+    gaps: u64,
     node_tick_ms: u64,
     standing: standing::Standing,
 }
@@ -210,6 +212,7 @@ impl Pipeline {
             images: channel(),
             viewed: appended,
             purged: Zxid(i64::MIN),
+            gaps: 0,
             node_tick_ms: 0,
             standing: standing::Standing::new(now_ms),
             options: member,

@@ -152,15 +152,41 @@ fn zookeeper_4685_4394_and_4925_proposals_between_newleader_and_uptodate() {
     assert_eq!(story.node.appended(), z(2, 2), "nothing is missing in what this server may hand on");
 }
 
-/// ZOOKEEPER-4925: a hole in the history goes unnoticed. Who sees a gap closes the link.
+/// Row Q50: a leader of Apache's uses up zxids without a proposal, in its history and while it serves. Danger: the
+/// server leaves the ensemble each time, or acknowledges what nobody proposed. What goes back is refused.
 #[test]
-fn zookeeper_4925_a_gap_closes_the_link() {
+fn zxids_that_a_leader_left_out_are_followed_and_not_acknowledged() {
+    let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+    story.packet(Packet::Diff { zxid: z(1, 5) });
+    story.history(z(1, 3));
+    story.history(z(1, 5));
+    story.new_leader(2);
+    assert_eq!(story.durable(z(1, 5)), [save_current(2)]);
+    assert_eq!(story.saved(2), [ack(z(2, 0))]);
+    story.packet(Packet::UpToDate);
+    for counter in [2, 3, 5] {
+        story.packet(Packet::Proposal { zxid: z(2, counter), record: record() });
+    }
+    let acks = |first, last| Effect::SendAcks { link: LINK, first: z(2, first), last: z(2, last) };
+    assert_eq!(story.durable(z(2, 5)), [acks(2, 3), acks(5, 5)]);
+    for counter in [2, 3, 5] {
+        let through = z(2, counter);
+        assert_eq!(story.packet(Packet::Commit { zxid: through }), [Effect::Commit { through }]);
+    }
+    story.packet(Packet::Proposal { zxid: z(2, 4), record: record() });
+    assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::Gap }));
+    assert_eq!(story.node.appended(), z(2, 5));
+}
+
+/// ZOOKEEPER-4925: a COMMIT for what was never proposed. Who sees that closes the link.
+#[test]
+fn zookeeper_4925_a_commit_without_its_proposal_closes_the_link() {
     let mut story = Story::start(&[z(1, 1)], 1).follow(2);
     story.packet(Packet::Diff { zxid: z(1, 3) });
     story.packet(Packet::Proposal { zxid: z(1, 3), record: record() });
+    story.packet(Packet::Commit { zxid: z(1, 2) });
     assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::Gap }));
     assert!(story.looks());
-    assert_eq!(story.node.appended(), z(1, 1));
 }
 
 /// ZOOKEEPER-2845, 1549: a transaction that was never committed survives in memory, log or snapshot.
@@ -254,7 +280,8 @@ fn zookeeper_582_the_log_never_goes_back_to_an_older_epoch() {
     // What a snapshot shows already is passed over, as an Apache leader may repeat it.
     assert_eq!(story.effects, []);
     assert_eq!(story.node.appended(), z(4, 9));
-    story.packet(Packet::Proposal { zxid: z(4, 11), record: record() });
+    story.packet(Packet::Proposal { zxid: z(4, 10), record: record() });
+    story.packet(Packet::Proposal { zxid: z(4, 10), record: record() });
     assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::Gap }));
 }
 
