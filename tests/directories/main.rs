@@ -179,7 +179,7 @@ fn a_directory_with_a_zxid_that_apache_used_up_is_taken_over() {
         let (_, before) = client.get("/a", false).expect("get");
         assert_eq!(stat.czxid.0, before.czxid.0 + 2, "no zxid was used up");
         if is_orderly {
-            drop(server.stop())
+            server.stop();
         } else {
             server.kill()
         }
