@@ -1,8 +1,9 @@
 //! The history as the order sees it: which zxids this server's log holds, and how far they are safe.
 //!
 //! Within an epoch zxids are consecutive, but for those that an Apache leader uses up without a proposal, so a log of a
-//! million records over three epochs is three runs and few more. From them alone a leader plans how a learner catches up, and a learner checks what it is told: no disk is asked. `appended` is
-//! the end that was handed to the log, `durable` the end that survives a crash. The records themselves are the log's.
+//! million records over three epochs is three runs and few more. From them alone a leader plans how a learner catches
+//! up, and a learner checks what it is told: no disk is asked. `appended` is the end that was handed to the log,
+//! `durable` the end that survives a crash. The records themselves are the log's.
 
 use std::collections::VecDeque;
 use zkfast_wire::Zxid;
