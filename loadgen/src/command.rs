@@ -6,6 +6,7 @@ use crate::{
     compare, find_max,
     find_max::{Objective, Search},
     hdr_log::interval_log,
+    layout,
     live::Live,
     page::page,
     report::Report,
@@ -81,7 +82,7 @@ fn run_once(arguments: &RunArgs) -> anyhow::Result<bool> {
     for budget in &failed {
         eprintln!("loadgen: over budget: {budget}");
     }
-    Ok(report.verified() && failed.is_empty())
+    Ok(report.verified() && failed.is_empty() && outcome.troubles.is_empty())
 }
 
 fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
@@ -115,7 +116,7 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
         write_json(path, &reports)?;
     }
     let mut client = run::connect_any(&settings.hosts, settings.timeout_ms)?;
-    client.delete_tree(&settings.plan.root)?;
+    layout::remove(&mut client, &settings.plan.root)?;
     client.close();
     Ok(steps.iter().any(|step| step.holds))
 }

@@ -295,7 +295,9 @@ pub fn exceeded_alone(report: &Report, budgets: &[Budget]) -> anyhow::Result<Vec
         let value = budget.metric.of(report).with_context(|| {
             format!("`{}`: this run has no such figure; the server's CPU time needs --pid", budget.text)
         })?;
-        if if budget.above { value > budget.limit } else { value < budget.limit } {
+        if report.total.succeeded == 0 && budget.metric != Metric::Errors {
+            failed.push(format!("{}: nothing was answered", budget.text));
+        } else if if budget.above { value > budget.limit } else { value < budget.limit } {
             failed.push(format!("{}: it is {}", budget.text, budget.metric.show(value)));
         }
     }

@@ -10,12 +10,52 @@ use crate::{
 use anyhow::{Context, bail};
 use zkfast_wire::{ErrorCode, OpCode, Stat, jute::Decoder};
 
+/// What the root of a load holds, so that nothing that belongs to somebody else is taken for one and deleted.
+pub const MARK: &[u8] = b"made by loadgen, which deletes it with all that is beneath";
+
+/// Makes the root of a load and the nodes above it. One of an earlier load is taken over.
+///
+/// # Errors
+/// If there is a node already that no load has made, or the server refuses.
+pub fn own(client: &mut Client, root: &str) -> anyhow::Result<()> {
+    for (at, _) in root.match_indices('/').skip(1) {
+        client.ensure_node(&root[..at])?;
+    }
+    let path = |out: &mut Vec<u8>| out.extend_from_slice(root.as_bytes());
+    match client.call(OpCode::Create, |out| put_create(out, path, MARK, Mode::Persistent))?.0 {
+        ErrorCode::OK => Ok(()),
+        ErrorCode::NODE_EXISTS if is_own(client, root)? => Ok(()),
+        ErrorCode::NODE_EXISTS => bail!(
+            "{root} is there and was not made by loadgen, which would delete it at the end; name a node of its own \
+             with --root"
+        ),
+        code => bail!("the server refuses to create {root}: {code}"),
+    }
+}
+
+/// Deletes the root of a load and all beneath it, unless no load has made it.
+///
+/// # Errors
+/// If it is somebody else's, the connection is lost or a node cannot be deleted.
+pub fn remove(client: &mut Client, root: &str) -> anyhow::Result<()> {
+    match client.get(root)? {
+        None => Ok(()),
+        Some((data, _)) if data == MARK => client.delete_tree(root).map(drop),
+        Some(_) => bail!("{root} was not made by loadgen and is left as it is"),
+    }
+}
+
+fn is_own(client: &mut Client, root: &str) -> anyhow::Result<bool> {
+    Ok(client.get(root)?.is_none_or(|(data, _)| data == MARK))
+}
+
 /// Lays out what the plan needs. Nodes that exist already are kept; those whose value has another size than this run
 /// wants are set, so that reads have the size that was asked for.
 ///
 /// # Errors
 /// If the server refuses a node for any other reason.
 pub fn prepare(client: &mut Client, plan: &Plan, list_children: u64) -> anyhow::Result<()> {
+    own(client, &plan.root)?;
     for path in plan.keys.directories() {
         client.ensure_node(&path)?;
     }

@@ -23,12 +23,12 @@ struct Contender {
 }
 
 /// One lock, or one election.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Group {
     /// When its last holder sent the release; 0 if nobody has yet.
     released_at: Nanos,
-    /// The link that holds it.
-    holder: Option<usize>,
+    /// The node of its last holder.
+    last: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,14 +113,14 @@ impl Recipe {
             return;
         }
         let state = &mut self.groups[group];
-        self.overlaps += u64::from(state.holder.is_some());
+        // In the order of their numbers, each once, or two have held it together.
+        self.overlaps += u64::from(own <= state.last);
         if state.released_at > 0 {
             self.hand_overs.saturating_record(now.saturating_sub(state.released_at).max(1));
         }
         self.waits.saturating_record(now.saturating_sub(self.contenders[link.index].queued_at).max(1));
         state.released_at = now;
-        // Given up when the release is sent: from then on the next may hold it.
-        state.holder = None;
+        state.last.clone_from(&own);
         let path = format!("{parent}/{own}");
         let ask = ask(OpCode::Delete, Operation::Delete, now);
         link.request(now, ask, |out| put_delete(out, |out| out.extend_from_slice(path.as_bytes())));

@@ -195,7 +195,8 @@ impl Report {
             operations.insert(operation.name().to_owned(), result(record, seconds, open_loop));
         }
         let total = result(&all, seconds, open_loop);
-        let answered = (total.succeeded + total.failed).max(1) as f64;
+        // What was answered while the CPU time was counted, not what was due in it.
+        let answered = (total.rate * seconds).max(1.0);
         let mut failures: Vec<Failure> = measured
             .errors
             .iter()
@@ -234,7 +235,7 @@ impl Report {
                     .collect(),
             }),
             interrupted: outcome.interrupted,
-            remarks: Vec::new(),
+            remarks: outcome.troubles.clone(),
         };
         report.remark(settings);
         report

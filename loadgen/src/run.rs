@@ -100,6 +100,8 @@ pub struct Outcome {
     pub began: SystemTime,
     /// Ended by Ctrl-C.
     pub interrupted: bool,
+    /// What could not be done behind the load; whole sentences.
+    pub troubles: Vec<String>,
 }
 
 /// Sees a run while it goes on.
@@ -162,21 +164,43 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     }
     let (measured, witness) = together.context("no core ran")?;
     let server_after = ServerFacts::ask(&settings.hosts);
+    let mut troubles = Vec::new();
     let findings = match witness {
         None => None,
         Some(witness) => {
             watcher.step("reading back what was acknowledged");
-            Some(read_back(settings, *witness)?)
+            read_back(settings, *witness)
+                .map_err(|error| {
+                    troubles.push(format!("What was acknowledged cannot be read back: {error:#}."))
+                })
+                .ok()
         }
     };
     if !settings.keep {
         watcher.step("deleting the nodes");
-        let mut client = connect_any(&settings.hosts, settings.timeout_ms)?;
-        client.delete_tree(&plan.root)?;
-        client.close();
+        if let Err(error) = remove(settings) {
+            troubles.push(format!("The nodes of the load are left on the server: {error:#}."));
+        }
     }
     let interrupted = stop.load(Ordering::Relaxed);
-    Ok(Outcome { measured, seconds, spent, findings, server_before, server_after, began, interrupted })
+    Ok(Outcome {
+        measured,
+        seconds,
+        spent,
+        findings,
+        server_before,
+        server_after,
+        began,
+        interrupted,
+        troubles,
+    })
+}
+
+fn remove(settings: &Settings) -> anyhow::Result<()> {
+    let mut client = connect_any(&settings.hosts, settings.timeout_ms)?;
+    layout::remove(&mut client, &settings.plan.root)?;
+    client.close();
+    Ok(())
 }
 
 /// Waits until every server has what was laid out through one of them, so that no read finds too little.

@@ -4,7 +4,7 @@ use crate::{
     args::ScenarioArgs,
     fan_out::Watched,
     hosts::Hosts,
-    process,
+    layout, process,
     run::{self, Watcher},
 };
 use anyhow::{anyhow, bail};
@@ -199,12 +199,11 @@ pub fn run(
     }
     let root = format!("{}/loadgen-{}", hosts.chroot, scenario.name);
     let mut client = run::connect_any(&hosts, SESSION_TIMEOUT_MS)?;
-    client.delete_tree(&root)?;
-    for (at, _) in root.match_indices('/').skip(1) {
-        client.ensure_node(&root[..at])?;
-    }
-    client.ensure_node(&root)?;
-    let stage = Stage { hosts, root: root.clone(), sessions, arguments };
+    layout::remove(&mut client, &root)?;
+    layout::own(&mut client, &root)?;
+    let nodes = format!("{root}/nodes");
+    client.ensure_node(&nodes)?;
+    let stage = Stage { hosts, root: nodes, sessions, arguments };
     match scenario.kind {
         Kind::FanOut(watched) => stage.fan_out(watched, &mut outcome)?,
         Kind::Recipe(contenders) => stage.recipe(contenders, &mut client, &mut outcome)?,
@@ -213,7 +212,7 @@ pub fn run(
         Kind::Runs(_) => {}
     }
     let mut client = run::connect_any(&stage.hosts, SESSION_TIMEOUT_MS)?;
-    client.delete_tree(&root)?;
+    layout::remove(&mut client, &root)?;
     client.close();
     Ok(outcome)
 }

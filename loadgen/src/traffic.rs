@@ -241,6 +241,8 @@ impl Traffic {
                 return Turn::Until(now);
             };
             if due.at > now {
+                // Whatever had to wait for room has been sent.
+                self.blocked = false;
                 return Turn::Until(due.at);
             }
             if !self.dispatch(links, due.operation, due.at, now, in_flight_limit) {
@@ -438,7 +440,6 @@ impl Load for Traffic {
             return;
         }
         self.in_flight -= 1;
-        self.blocked = false;
         self.answered(link, &request, reply, now);
         if let Pace::Closed { .. } = self.plan.pace
             && self.stage == Stage::Running

@@ -101,3 +101,54 @@ fn a_server_that_stands_still_is_seen_in_full() {
     assert!(latency.p999 > 900_000_000 && latency.max > 950_000_000, "{latency:?}");
     assert!(latency.p50 < 900_000_000, "only a fifth of them was due meanwhile: {latency:?}");
 }
+
+/// Danger: the root that a user names holds the nodes of his applications, and is deleted with them at the end.
+#[test]
+fn a_root_of_somebody_else_is_refused_and_kept() {
+    let home = peers::directory();
+    let server = start(home.path());
+    let mut client = server.client(10_000);
+    client.create("/prod", b"ours", 0).expect("a node");
+    client.create("/prod/users", b"", 0).expect("a node");
+    let settings =
+        parse("--root /prod --reads 10/s --znodes 5 -d 200ms", &server).run.settings().expect("settings");
+    let error = run::run(&settings, Arc::default(), &mut Acts(None)).expect_err("not loadgen's").to_string();
+    assert!(error.contains("/prod") && error.contains("--root"), "{error}");
+    assert_eq!(client.children("/prod", false).expect("there").0, ["users"]);
+    // Beneath it there is room, and what was not made by the load stays.
+    let report = load("--root /prod/load --reads 100/s --znodes 5 -d 200ms", &server, &mut Acts(None));
+    assert!(report.failures.is_empty() && report.remarks.is_empty(), "{:?}", report.remarks);
+    assert_eq!(client.children("/prod", false).expect("there").0, ["users"]);
+}
+
+/// Danger: a server that dies under load takes the results of the run with it.
+#[test]
+fn a_server_that_dies_leaves_the_results_of_the_run() {
+    let home = peers::directory();
+    let server = start(home.path());
+    let settings = parse("--writes 500/s -c 4 -d 2s --warmup 0s --drain 200ms", &server).run.settings();
+    let settings = settings.expect("settings");
+    let mut kill = Acts(Some(Box::new(move || server.kill())));
+    let outcome = run::run(&settings, Arc::default(), &mut kill).expect("results");
+    let report = Report::new(&settings, &outcome);
+    assert!(
+        report.total.succeeded > 0 && report.total.failed > 0,
+        "{} and {}",
+        report.total.succeeded,
+        report.total.failed
+    );
+    assert!(
+        report.remarks.iter().any(|remark| remark.contains("left on the server")),
+        "{:?}",
+        report.remarks
+    );
+}
+
+/// Danger: a closed loop of sessions stops after the first of each connection.
+#[test]
+fn a_closed_loop_of_sessions_goes_on() {
+    let home = peers::directory();
+    let server = start(home.path());
+    let report = load("--closed --mix session -c 4 -d 1s --warmup 0s", &server, &mut Acts(None));
+    assert!(report.failures.is_empty() && report.total.succeeded > 40, "{} sessions", report.total.succeeded);
+}

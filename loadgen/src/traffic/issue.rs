@@ -239,7 +239,11 @@ impl Traffic {
     pub(super) fn next_of_closed_loop(&mut self, link: &mut Link, now: Nanos) {
         let crate::mix::Pace::Closed { mix, in_flight } = &self.plan.pace else { return };
         // The set and the read of a watch cycle come on top; their answers must not beget requests of their own.
-        if link.index >= self.regular || !link.is_ready() || link.in_flight.len() >= *in_flight {
+        if link.index >= self.regular {
+            // A session was opened or closed: whoever had to wait for that goes on.
+            return self.errands.push(Errand::Refill(link.index % self.regular));
+        }
+        if !link.is_ready() || link.in_flight.len() >= *in_flight {
             return;
         }
         let operation = mix.next(&mut self.random);
