@@ -41,7 +41,7 @@ pub(super) struct StreamEnd {
 pub(super) fn start(source: Source, threads: &Threads, waker: &Waker) -> io::Result<StreamEnd> {
     let (sender, items) = sync_channel(limits::STREAM_PIECES);
     let starved = Arc::new(AtomicBool::new(false));
-    let producer = Producer { sender, starved: Arc::clone(&starved), waker: waker.clone() };
+    let producer = Producer { sender, starved: Arc::clone(&starved), waker: WakeAtEnd(waker.clone()) };
     threads.start("stream", move || producer.run(source))?;
     Ok(StreamEnd { items, starved })
 }
@@ -69,11 +69,15 @@ impl StreamEnd {
     }
 }
 
+/// The fields go in this order: whoever is woken at the end finds the channel closed.
 struct Producer {
     sender: SyncSender<Item>,
     starved: Arc<AtomicBool>,
-    waker: Waker,
+    waker: WakeAtEnd,
 }
+
+/// Wakes the pipeline when it is dropped: a source that panicked must not leave the link waiting.
+struct WakeAtEnd(Waker);
 
 impl Producer {
     fn run(self, mut source: Source) {
@@ -101,15 +105,14 @@ impl Producer {
         let sent = self.sender.send(item).is_ok();
         fence(Ordering::SeqCst);
         if self.starved.swap(false, Ordering::Relaxed) {
-            self.waker.wake();
+            self.waker.0.wake();
         }
         sent
     }
 }
 
-impl Drop for Producer {
-    /// A source that panicked must not leave the link waiting.
+impl Drop for WakeAtEnd {
     fn drop(&mut self) {
-        self.waker.wake();
+        self.0.wake();
     }
 }
