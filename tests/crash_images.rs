@@ -12,30 +12,22 @@
 
 mod support {
     pub mod simulated_disk;
+    pub mod simulated_log;
 }
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::Path,
-    sync::{
-        Arc,
-        mpsc::{Receiver, sync_channel},
-    },
-    time::Instant,
+use std::{collections::BTreeMap, fs, io, path::Path, time::Instant};
+use support::{
+    simulated_disk::{Disk, Image, Random},
+    simulated_log::{SimulatedLog, Sizes},
 };
-use support::simulated_disk::{Disk, Image, Random, SimulatedDirectory, SimulatedFile, SimulatedFlusher};
 use zkfast::storage::{
-    LogFailure, TxnLog,
+    LogFailure,
     data_dirs::DataDirs,
-    preparer::{Preparer, REQUESTS_MAX, Request, Shared},
     replay::{ReplayError, repair, replay},
-    window::Half,
 };
 use zkfast_wire::{ErrorCode, OpCode, SessionId, Txn, TxnHeader, Zxid};
 
-const SEGMENT_BYTES: u64 = 64 * 1024;
-const HALF_BYTES: usize = 16 * 1024;
+const SIZES: Sizes = Sizes { segment: 64 * 1024, half: 16 * 1024 };
 
 /// What was appended, and how much of it was acknowledged.
 #[derive(Clone, Default)]
@@ -44,35 +36,12 @@ struct Truth {
     acknowledged: i64,
 }
 
-/// One life of a server between two power cuts.
-struct Life {
-    disk: Disk,
-    log: TxnLog<SimulatedFlusher>,
-    preparer: Preparer<SimulatedDirectory>,
-    requests: Receiver<Request<SimulatedFile>>,
+/// The log of one life of a server, between two power cuts.
+fn open(image: &Image, last: i64) -> SimulatedLog {
+    SimulatedLog::open(Disk::new(image), Zxid(last), SIZES)
 }
 
-impl Life {
-    fn start(disk: Disk, last: i64) -> Self {
-        disk.remove_prepared();
-        let shared = Shared::new(None);
-        let mut preparer = Preparer::new(disk.directory(), Arc::clone(&shared), SEGMENT_BYTES);
-        let first = preparer.first_segment(SEGMENT_BYTES / 4).unwrap();
-        let (sender, requests) = sync_channel(REQUESTS_MAX);
-        let halves = [Half::new(HALF_BYTES).unwrap(), Half::new(HALF_BYTES).unwrap()];
-        let log = TxnLog::assemble(disk.flusher(), halves, shared, sender, first, Zxid(last), None);
-        Self { disk, log, preparer, requests }
-    }
-
-    fn help(&mut self) {
-        match self.requests.try_recv() {
-            Ok(request) => assert!(self.preparer.serve(request)),
-            Err(_) => {
-                self.preparer.step(Instant::now());
-            }
-        }
-    }
-
+impl SimulatedLog {
     fn append(&mut self, random: &mut Random, truth: &mut Truth) {
         let zxid = self.log.appended().0 + 1;
         let bytes = transaction(zxid, random);
@@ -97,7 +66,7 @@ impl Life {
             6..=8 => self.log.flush()?,
             9..=10 => self.disk.complete(),
             11..=12 => self.poll(truth)?,
-            13..=14 => self.help(),
+            13..=14 => self.help(Instant::now()),
             _ if random.below(8) == 0 => self.log.roll(),
             _ => {}
         }
@@ -119,7 +88,7 @@ fn transaction(zxid: i64, random: &mut Random) -> Vec<u8> {
         0..=9 => random.below(200),
         10..=15 => random.below(1200),
         16..=18 => random.below(6000),
-        _ => random.below(3 * HALF_BYTES as u64),
+        _ => random.below(3 * SIZES.half as u64),
     };
     let is_zeros = random.below(6) == 0;
     out.extend((0..padding).map(|_| if is_zeros { 0 } else { random.next() as u8 }));
@@ -193,7 +162,7 @@ fn run(seed: u64, root: &Path) -> u64 {
     // The directory of a server: `version-2` below a root.
     let dirs = DataDirs::new(root, None);
     for _ in 0..1 + random.below(5) {
-        let mut life = Life::start(Disk::new(&image), last);
+        let mut life = open(&image, last);
         for _ in 0..random.below(400) {
             life.turn(&mut random, &mut truth).unwrap();
         }
@@ -239,7 +208,7 @@ fn a_failed_or_short_write_is_fatal_and_never_retried() {
     for seed in 0..300 {
         let mut random = Random::new(seed);
         let mut truth = Truth::default();
-        let mut life = Life::start(Disk::new(&Image::new()), 0);
+        let mut life = open(&Image::new(), 0);
         let fatal_write = 1 + random.below(20);
         let is_short = random.below(2) == 0;
         life.disk.fail_write(fatal_write, is_short);
@@ -264,20 +233,20 @@ fn a_failed_or_short_write_is_fatal_and_never_retried() {
 fn a_full_disk_is_reported_ahead_and_forgotten_when_there_is_space_again() {
     let mut random = Random::new(1);
     let mut truth = Truth::default();
-    let mut life = Life::start(Disk::new(&Image::new()), 0);
+    let mut life = open(&Image::new(), 0);
     life.disk.set_full(true);
-    life.help();
+    life.help(Instant::now());
     assert!(life.log.space_is_low());
     for _ in 0..50 {
         life.append(&mut random, &mut truth);
         life.log.flush().unwrap();
         life.disk.complete();
-        while life.requests.try_recv().map(|request| life.preparer.serve(request)).is_ok() {}
+        while life.serve() {}
         life.poll(&mut truth).unwrap();
     }
     assert!(truth.acknowledged >= 20, "the segment in use still has its space");
     life.disk.set_full(false);
-    life.preparer.step(Instant::now() + std::time::Duration::from_secs(1));
+    life.help(Instant::now() + std::time::Duration::from_secs(1));
     assert!(!life.log.space_is_low());
 }
 
@@ -286,12 +255,12 @@ fn a_full_disk_is_reported_ahead_and_forgotten_when_there_is_space_again() {
 fn a_segment_that_cannot_be_named_is_fatal() {
     let mut random = Random::new(2);
     let mut truth = Truth::default();
-    let mut life = Life::start(Disk::new(&Image::new()), 0);
+    let mut life = open(&Image::new(), 0);
     life.disk.fail_names();
     life.append(&mut random, &mut truth);
     life.log.flush().unwrap();
     life.disk.complete();
-    life.help();
+    life.help(Instant::now());
     let failure = life.poll(&mut truth).unwrap_err();
     assert!(
         matches!(&failure, LogFailure::Segment { source, .. } if source.kind() == io::ErrorKind::Other),

@@ -165,11 +165,28 @@ impl Pipeline {
         }
         let earlier = self.sessions.connect(session, connection, timeout_ms, self.clock.now_ms());
         self.own_here(session);
+        self.welcome(connection, earlier, session, timeout_ms);
+    }
+
+    /// The session of this connection goes on elsewhere (C12).
+    pub(super) fn close_moved(&mut self, earlier: ConnectionId) {
+        let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
+        self.cores[usize::from(earlier.core)].push_and_kick(delivery);
+    }
+
+    /// The session goes on over this connection, and its earlier one is closed (C12).
+    pub(super) fn welcome(
+        &mut self,
+        connection: ConnectionId,
+        earlier: Option<ConnectionId>,
+        session: SessionId,
+        timeout_ms: i32,
+    ) {
         if let Some(earlier) = earlier {
-            let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
-            self.cores[usize::from(earlier.core)].push_and_kick(delivery);
+            self.close_moved(earlier);
         }
-        self.cores[core].push_and_kick(Delivery::Resumed { connection, session, timeout_ms });
+        let resumed = Delivery::Resumed { connection, session, timeout_ms };
+        self.cores[usize::from(connection.core)].push_and_kick(resumed);
     }
 
     /// Moves the deadlines of sessions that were heard of. One that is closing is not revived.

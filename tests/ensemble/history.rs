@@ -7,8 +7,11 @@
 //! write without an answer may stand in it once, or not at all. Reads behind a sync are held to real time too, plain
 //! reads only to the order of their session, as ZooKeeper promises.
 //!
-//! One limit is ZooKeeper's: a sync asks the leader without asking whether it still leads. While a partition lasts, a
+//! Two limits are ZooKeeper's. A sync asks the leader without asking whether it still leads: while a partition lasts, a
 //! leader that does not know yet that it was deposed answers with what it has. [`Syncs`] says what a test may expect.
+//! And a leader of Apache's answers the syncs of its own clients like reads: it has told its followers of a commit
+//! before it applies it itself (`Leader.tryToCommit`), and its CommitProcessor waits for syncs of a learner's clients
+//! only (`needCommit`, `matchSyncs`). Behind such a sync stands a plain [`Action::Read`].
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -331,7 +331,8 @@ impl<'a> Worker<'a> {
             return;
         }
         if let Ok((data, stat)) = self.session.get(&path, false) {
-            let action = if is_synced { Action::SyncedRead } else { Action::Read };
+            let is_fresh = is_synced && self.session.sync_is_a_barrier;
+            let action = if is_fresh { Action::SyncedRead } else { Action::Read };
             let value = value_of(&data);
             self.record(
                 key,

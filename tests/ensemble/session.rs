@@ -1,7 +1,7 @@
 //! A client of an ensemble that does what client libraries do: it keeps its session, goes to the next server when a
 //! connection ends, and says of a request that was under way that it may or may not have happened.
 
-use crate::peers::{Client, Handshake, Incoming, Refusal, client};
+use crate::peers::{Client, Handshake, Incoming, Refusal, client, server::four_letter_within};
 use std::{
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
@@ -28,6 +28,8 @@ pub struct Session {
     pub expired: usize,
     /// Connections so far.
     pub connections: usize,
+    /// Whether a sync on this connection brings what was committed before it.
+    pub sync_is_a_barrier: bool,
 }
 
 /// Between two rounds of dials that all failed.
@@ -45,6 +47,7 @@ impl Session {
             patience,
             expired: 0,
             connections: 0,
+            sync_is_a_barrier: false,
         }
     }
 
@@ -81,6 +84,8 @@ impl Session {
                 Some(Ok(client)) => {
                     self.connections += 1;
                     self.ticket = client.ticket();
+                    // Asked once: a server that begins or ceases to lead ends its connections.
+                    self.sync_is_a_barrier = sync_is_a_barrier(self.addresses[self.next], self.patience);
                     self.client = Some(client);
                 }
                 Some(Err(Refusal::Expired)) => {
@@ -181,4 +186,11 @@ impl Session {
         }
         panic!("no server takes the session within {limit:?}");
     }
+}
+
+/// False for a leader of Apache's (see [`history`](crate::history)), and where the server does not say what it is.
+fn sync_is_a_barrier(address: SocketAddr, patience: Duration) -> bool {
+    four_letter_within(address, "srvr", patience).is_some_and(|answer| {
+        answer.contains("Mode: ") && (answer.contains("zkfast") || !answer.contains("Mode: leader"))
+    })
 }

@@ -331,7 +331,8 @@ pub fn four_letter(address: SocketAddr, word: &str) -> Option<String> {
     four_letter_within(address, word, DEADLINE)
 }
 
-fn four_letter_within(address: SocketAddr, word: &str, limit: Duration) -> Option<String> {
+/// The same with a limit on each wait.
+pub fn four_letter_within(address: SocketAddr, word: &str, limit: Duration) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(limit)).expect("a read timeout");
     stream.write_all(word.as_bytes()).ok()?;

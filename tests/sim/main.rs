@@ -19,6 +19,7 @@ mod store;
 #[path = "../support"]
 mod support {
     pub mod simulated_disk;
+    pub mod simulated_log;
 }
 mod world;
 

@@ -8,66 +8,39 @@
 
 use crate::{
     rng::Rng,
-    support::simulated_disk::{Disk, Image, Random, SimulatedDirectory, SimulatedFile, SimulatedFlusher},
+    support::{
+        simulated_disk::{Disk, Image, Random},
+        simulated_log::{SimulatedLog, Sizes},
+    },
 };
 use bytes::Bytes;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, sync_channel},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
 use zkfast::storage::{
-    TxnLog,
     data_dirs::DataDirs,
     epochs,
     history::LogReader,
-    preparer::{Preparer, REQUESTS_MAX, Request, Shared},
     purge::{PurgeMark, purge},
     recovery::{RecoveryOptions, recover},
     replay,
     snapshot::{self, ForeignImage, SnapshotOptions, StoredImage},
-    window::Half,
 };
 use zkfast_tree::{Tree, TreeConfig};
 use zkfast_wire::{Epoch, Zxid};
 use zkfast_zab::{EpochFile, Recovered, Tail};
 
 /// Small, so that a schedule of a few hundred transactions fills several.
-const SEGMENT_BYTES: u64 = 32 * 1024;
-const HALF_BYTES: usize = 8 * 1024;
+const SIZES: Sizes = Sizes { segment: 32 * 1024, half: 8 * 1024 };
 
-/// One opening of the log: between a start, a cut or an installation and the next.
-struct Life {
-    disk: Disk,
-    log: TxnLog<SimulatedFlusher>,
-    preparer: Preparer<SimulatedDirectory>,
-    requests: Receiver<Request<SimulatedFile>>,
-}
-
-impl Life {
-    fn open(image: &Image, last: Zxid) -> Self {
-        let disk = Disk::new(image);
-        disk.remove_prepared();
-        let shared = Shared::new(None);
-        let mut preparer = Preparer::new(disk.directory(), Arc::clone(&shared), SEGMENT_BYTES);
-        let first = preparer.first_segment(SEGMENT_BYTES / 4).expect("room");
-        let (sender, requests) = sync_channel(REQUESTS_MAX);
-        let halves = [Half::new(HALF_BYTES).expect("memory"), Half::new(HALF_BYTES).expect("memory")];
-        let log = TxnLog::assemble(disk.flusher(), halves, shared, sender, first, last, None);
-        Self { disk, log, preparer, requests }
-    }
-
+impl SimulatedLog {
     /// Everything that the helper has to do.
-    fn help(&mut self) {
-        while let Ok(request) = self.requests.try_recv() {
-            assert!(self.preparer.serve(request));
-        }
-        self.preparer.step(Instant::now());
+    fn help_with_all(&mut self) {
+        while self.serve() {}
+        self.help(Instant::now());
     }
 
     fn append(&mut self, zxid: Zxid, record: &[u8]) {
@@ -80,14 +53,14 @@ impl Life {
     fn turn(&mut self) {
         self.log.flush().expect("this disk does not fail");
         self.disk.complete();
-        self.help();
+        self.help_with_all();
         self.log.poll().expect("this disk does not fail");
     }
 
     fn complete_through(&mut self, zxid: Zxid) {
         while self.log.durable() < zxid {
             self.disk.complete();
-            self.help();
+            self.help_with_all();
             self.log.poll().expect("this disk does not fail");
             if self.log.durable() < zxid {
                 self.turn();
@@ -104,7 +77,7 @@ pub struct Found {
 
 pub struct Store {
     dirs: DataDirs,
-    life: Option<Life>,
+    life: Option<SimulatedLog>,
     pub tree: Tree,
     mark: PurgeMark,
     stored: Option<StoredImage>,
@@ -150,7 +123,7 @@ impl Store {
         store
     }
 
-    fn life(&mut self) -> &mut Life {
+    fn life(&mut self) -> &mut SimulatedLog {
         self.life.as_mut().expect("the log is open")
     }
 
@@ -195,7 +168,7 @@ impl Store {
     }
 
     fn reopen(&mut self, last: Zxid) {
-        self.life = Some(Life::open(&self.pick_up(), last));
+        self.life = Some(SimulatedLog::open(Disk::new(&self.pick_up()), last, SIZES));
     }
 
     fn lay_down(&self, logs: &Image) {

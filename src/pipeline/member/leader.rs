@@ -2,11 +2,7 @@
 //! sent it (row Q45); sessions that are heard of elsewhere live on (S11); a session speaks through one server (S12).
 
 use super::{Pipeline, desk::Owner};
-use crate::{
-    config::limits,
-    cores::messages::{CloseReason, Delivery},
-    pipeline::Duty,
-};
+use crate::{config::limits, pipeline::Duty};
 use bytes::Bytes;
 use zkfast_wire::{
     Decoder, ErrorCode, OpCode, Request, SessionId, Xid,
@@ -119,8 +115,7 @@ impl Pipeline {
         if valid {
             let now_ms = self.clock.now_ms();
             if let Some(earlier) = self.sessions.moved_away(session, timeout_ms, now_ms) {
-                let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
-                self.cores[usize::from(earlier.core)].push_and_kick(delivery);
+                self.close_moved(earlier);
             }
             self.the_member().leader.own(session, Owner::Learner(link));
         }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     config::limits,
-    cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Touched, Write},
+    cores::messages::{Asker, ConnectionId, Delivery, Touched, Write},
 };
 use bytes::{BufMut, BytesMut};
 use zkfast_tree::session;
@@ -119,16 +119,12 @@ impl Pipeline {
 
     pub(super) fn revalidated(&mut self, session: SessionId, valid: bool) {
         let Some((connection, timeout_ms)) = self.the_member().learner.revalidated(session) else { return };
-        let core = usize::from(connection.core);
         if !valid {
-            self.cores[core].push_and_kick(Delivery::Refused { connection });
+            self.cores[usize::from(connection.core)].push_and_kick(Delivery::Refused { connection });
             return;
         }
-        if let Some(earlier) = self.sessions.connect_only(session, connection) {
-            let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
-            self.cores[usize::from(earlier.core)].push_and_kick(delivery);
-        }
-        self.cores[core].push_and_kick(Delivery::Resumed { connection, session, timeout_ms });
+        let earlier = self.sessions.connect_only(session, connection);
+        self.welcome(connection, earlier, session, timeout_ms);
     }
 
     /// The leader is told with the next PING (S11).

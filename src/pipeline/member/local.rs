@@ -168,11 +168,8 @@ impl Pipeline {
         }
         let now_ms = self.clock.now_ms();
         self.local().track(session, timeout_ms, now_ms);
-        if let Some(earlier) = self.sessions.connect_only(session, connection) {
-            let delivery = Delivery::Close { connection: earlier, reason: CloseReason::SessionMoved };
-            self.cores[usize::from(earlier.core)].push_and_kick(delivery);
-        }
-        self.cores[core].push_and_kick(Delivery::Resumed { connection, session, timeout_ms });
+        let earlier = self.sessions.connect_only(session, connection);
+        self.welcome(connection, earlier, session, timeout_ms);
     }
 
     fn write_local(&mut self, write: Write) -> Option<Submission> {
