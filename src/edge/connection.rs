@@ -4,7 +4,7 @@
 //! an answer for the former user of a slot finds nobody.
 
 use super::outstanding::Outstanding;
-use crate::cores::messages::ConnectionId;
+use crate::cores::{clock, messages::ConnectionId};
 use std::{net::SocketAddr, sync::Arc};
 use zkfast_wire::{Id, SessionId, Zxid};
 
@@ -180,6 +180,31 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection from `peer`, of whom nothing is known but its address. `now_ms` is the core's clock.
+    pub fn accepted(id: ConnectionId, peer: SocketAddr, now_ms: u64) -> Self {
+        Self {
+            id,
+            peer,
+            phase: Phase::Fresh,
+            session: SessionId(0),
+            timeout_ms: 0,
+            identities: Arc::new([Id::new("ip", &peer.ip().to_canonical().to_string()).into_owned()]),
+            input: Vec::new(),
+            output: OutBuffer::default(),
+            outstanding: Outstanding::default(),
+            is_held: false,
+            held_since_ns: 0,
+            was_held_too_long: false,
+            is_dirty: false,
+            is_touched: false,
+            last_packet_ms: now_ms,
+            last_io_ms: now_ms,
+            accepted_ms: now_ms,
+            accepted_wall_ms: clock::wall_ms(),
+            figures: Figures::new(),
+        }
+    }
+
     /// Whether anything more shall be read from its socket now.
     pub fn wants_input(&self) -> bool {
         matches!(self.phase, Phase::Fresh | Phase::Serving) && !self.is_held
@@ -317,27 +342,7 @@ mod tests {
     use super::*;
 
     fn connection(id: ConnectionId) -> Connection {
-        Connection {
-            id,
-            peer: "127.0.0.1:1".parse().unwrap(),
-            phase: Phase::Fresh,
-            session: SessionId(0),
-            timeout_ms: 0,
-            identities: Arc::new([]),
-            input: Vec::new(),
-            output: OutBuffer::default(),
-            outstanding: Outstanding::default(),
-            is_held: false,
-            held_since_ns: 0,
-            was_held_too_long: false,
-            is_dirty: false,
-            is_touched: false,
-            last_packet_ms: 0,
-            last_io_ms: 0,
-            accepted_ms: 0,
-            accepted_wall_ms: 0,
-            figures: Figures::new(),
-        }
+        Connection::accepted(id, "127.0.0.1:1".parse().unwrap(), 0)
     }
 
     /// Danger: an answer for a closed connection reaches whoever got its slot.

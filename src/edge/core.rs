@@ -8,7 +8,7 @@
 
 use super::{
     EdgeOptions, EdgeShared,
-    connection::{Connection, Connections, Figures, OutBuffer, Phase},
+    connection::{Connection, Connections, Phase},
     outstanding::Outstanding,
     throttle::{Load, Uplink},
     watches::{Interests, WatchTable},
@@ -16,7 +16,6 @@ use super::{
 use crate::{
     config::limits,
     cores::{
-        clock,
         lanes::{LaneReceiver, LaneSender},
         messages::{ConnectionId, Delivery, Submission, Touched},
     },
@@ -28,7 +27,7 @@ use std::{
     sync::Arc,
 };
 use zkfast_tree::Reader;
-use zkfast_wire::{ErrorCode, Id, ReplyHeader, SessionId, Xid, Zxid, frame, reply};
+use zkfast_wire::{ErrorCode, ReplyHeader, SessionId, Xid, Zxid, frame, reply};
 
 /// The state of a client core.
 pub struct Core {
@@ -131,27 +130,7 @@ impl Core {
         self.look_at_clock();
         let now_ms = self.now_ms();
         self.counters.connections.increment();
-        self.connections.insert(|id| Connection {
-            id,
-            peer,
-            phase: Phase::Fresh,
-            session: SessionId(0),
-            timeout_ms: 0,
-            identities: Arc::new([Id::new("ip", &peer.ip().to_canonical().to_string()).into_owned()]),
-            input: Vec::new(),
-            output: OutBuffer::default(),
-            outstanding: Outstanding::default(),
-            is_held: false,
-            held_since_ns: 0,
-            was_held_too_long: false,
-            is_dirty: false,
-            is_touched: false,
-            last_packet_ms: now_ms,
-            last_io_ms: now_ms,
-            accepted_ms: now_ms,
-            accepted_wall_ms: clock::wall_ms(),
-            figures: Figures::new(),
-        })
+        self.connections.insert(|id| Connection::accepted(id, peer, now_ms))
     }
 
     /// Bytes came in.
