@@ -331,6 +331,11 @@ impl Core {
     /// What happens a few times a tick: sessions are touched, and connections that are idle for too long are closed.
     pub fn sweep(&mut self) {
         self.look_at_clock();
+        self.sweep_at_this_moment();
+    }
+
+    /// The same at the moment when the clock was last looked at.
+    pub(super) fn sweep_at_this_moment(&mut self) {
         self.send_touches();
         self.close_idle();
         self.uplink.pump();
