@@ -10,7 +10,7 @@ use super::{
     history::{self, Run},
     map::FileMap,
     records::Records,
-    replay::{self, Repair, ReplayError, Replayed},
+    replay::{self, GapCause, Repair, ReplayError, Replayed},
     snapshot::{self, InvalidSnapshot, SnapshotError, SnapshotFile, SnapshotOptions},
 };
 use bytes::Bytes;
@@ -46,6 +46,24 @@ pub enum RecoveryError {
         newest: String,
         /// What is wrong with it.
         reason: InvalidSnapshot,
+    },
+    /// The newest snapshot is damaged, and the logs do not lead from an older one to its state.
+    #[error(
+        "{} is damaged ({reason}), and the logs behind the next older snapshot do not lead to its state: they have \
+         nothing between {before} and {zxid}, so acknowledged transactions would be gone. Restore the file from a backup; or, in an \
+         ensemble, move this server's version-2 directory away and let it copy the state of the others; or move only \
+         the snapshot away, and lose what it held",
+        path.display()
+    )]
+    SnapshotLost {
+        /// The snapshot.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: InvalidSnapshot,
+        /// Its last transaction, or an earlier one.
+        zxid: Zxid,
+        /// The last transaction before it that is still there.
+        before: Zxid,
     },
     /// There are logs but no snapshot at all.
     #[error(
@@ -113,6 +131,8 @@ pub struct UsedSnapshot {
 pub struct SkippedSnapshot {
     /// The file.
     pub path: PathBuf,
+    /// Its last transaction, or an earlier one, by its name.
+    pub zxid: Zxid,
     /// What is wrong with it.
     pub reason: InvalidSnapshot,
 }
@@ -211,6 +231,10 @@ pub fn recover(
             }),
         }
     })?;
+    if let Some((index, before)) = first_lost(&skipped, &replayed) {
+        let SkippedSnapshot { path, zxid, reason } = skipped.swap_remove(index);
+        return Err(RecoveryError::SnapshotLost { path, reason, zxid, before });
+    }
     replay::repair(dirs, &replayed)?;
     tree.remove_dead_ephemerals();
     if snapshot.is_none() && replayed.records == 0 {
@@ -219,6 +243,22 @@ pub fn recover(
     replayed.last = replayed.last.max(after);
     let last = replayed.last;
     Ok(Recovered { tree, last, floor, history, snapshot, skipped, replayed, elapsed: started.elapsed() })
+}
+
+/// A snapshot that was passed over and whose state the logs do not lead to, with the last transaction before it.
+///
+/// One that was never finished counts only if the logs go on behind it: its server died while it wrote it, maybe as a
+/// learner whose log does not lead there, and had promised nothing on its strength yet.
+fn first_lost(skipped: &[SkippedSnapshot], replayed: &Replayed) -> Option<(usize, Zxid)> {
+    skipped.iter().enumerate().find_map(|(index, skipped)| {
+        let hole = replayed.gaps.iter().find(|gap| {
+            let is_unknown = matches!(gap.cause, GapCause::Unknown { .. });
+            is_unknown && gap.after < skipped.zxid && skipped.zxid < gap.found
+        });
+        let is_behind_all =
+            skipped.zxid > replayed.last && !matches!(skipped.reason, InvalidSnapshot::Unfinished);
+        hole.map(|gap| gap.after).or(is_behind_all.then_some(replayed.last)).map(|before| (index, before))
+    })
 }
 
 type Loaded = Option<(Tree, UsedSnapshot)>;
@@ -248,7 +288,9 @@ fn newest_valid(dirs: &DataDirs, config: &TreeConfig) -> io::Result<(Loaded, Vec
                 );
                 return Err(io::Error::new(error.kind(), what));
             }
-            Err(reason) => skipped.push(SkippedSnapshot { path: candidate.path, reason }),
+            Err(reason) => {
+                skipped.push(SkippedSnapshot { path: candidate.path, zxid: candidate.zxid, reason });
+            }
         }
     }
     Ok((None, skipped))

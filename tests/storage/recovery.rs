@@ -422,6 +422,57 @@ fn write_snapshot(dirs: &DataDirs, zxids: impl IntoIterator<Item = i64>) {
     snapshot::write(tree.image(), dirs, SnapshotOptions::default()).unwrap();
 }
 
+/// Danger: behind a damaged snapshot the server goes back to an older state that no log leads on from, as after an image
+/// of the leader's, and serves it.
+#[test]
+fn a_damaged_snapshot_is_passed_over_only_where_the_logs_lead_to_its_state() {
+    let damaged = |last_before: i64, first_behind: Option<i64>, shape: &dyn Fn(&mut Vec<u8>)| {
+        let (root, dirs) = empty();
+        write_snapshot(&dirs, 1..=2);
+        write_log(&dirs, 3..=last_before, 100);
+        write_snapshot(&dirs, 1..=9);
+        if let Some(first) = first_behind {
+            write_log(&dirs, first..first + 5, 100);
+        }
+        let path = dirs.snapshots.join("snapshot.9");
+        let mut bytes = fs::read(&path).unwrap();
+        shape(&mut bytes);
+        fs::write(path, bytes).unwrap();
+        (root, dirs)
+    };
+    let flipped = |bytes: &mut Vec<u8>| bytes[40] ^= 1;
+    let short = |bytes: &mut Vec<u8>| bytes.truncate(40);
+
+    // The log leads to it, or beyond it.
+    for (last, first_behind) in [(9, None), (9, Some(10)), (12, None)] {
+        for shape in [&flipped as &dyn Fn(&mut Vec<u8>), &short] {
+            let (_root, dirs) = damaged(last, first_behind, shape);
+            let recovered = opened(&dirs);
+            assert_eq!(recovered.skipped[0].zxid, Zxid(9));
+            assert_eq!(recovered.last.0, first_behind.map_or(last, |first| first + 4));
+        }
+    }
+    // Its server was killed while it wrote it: the log never led there.
+    let (_root, dirs) = damaged(5, None, &short);
+    assert_eq!(opened(&dirs).last, Zxid(5));
+    // It was whole once, and is the only place where these transactions were.
+    for (first_behind, shape) in [
+        (None, &flipped as &dyn Fn(&mut Vec<u8>)),
+        (Some(10), &flipped),
+        (Some(10), &short),
+        (Some(12), &flipped),
+    ] {
+        let (_root, dirs) = damaged(5, first_behind, shape);
+        let before = names(&dirs.logs);
+        let error = refusal(&dirs);
+        assert!(
+            matches!(&error, RecoveryError::SnapshotLost { zxid: Zxid(9), before: Zxid(5), .. }),
+            "{first_behind:?}: {error}"
+        );
+        assert_eq!(names(&dirs.logs), before, "a refusal changes nothing");
+    }
+}
+
 /// ZOOKEEPER-3642, 4925. Danger: what was logged before an image of the leader's is told to others as if it led there.
 #[test]
 fn history_is_not_told_across_an_image_of_another_server() {
