@@ -59,6 +59,13 @@ impl Guess {
         Some(if is_list { node.aversion } else { node.version })
     }
 
+    /// An ephemeral of session `slot`.
+    pub fn owned(&self, slot: usize, dice: &mut Dice) -> Option<String> {
+        let owned: Vec<&String> =
+            self.0.iter().filter(|(_, node)| node.owner == Some(slot)).map(|(name, _)| name).collect();
+        (!owned.is_empty()).then(|| owned[dice.below(owned.len())].clone())
+    }
+
     /// Takes a request of session `slot` for done.
     pub fn note(&mut self, slot: usize, op: OpCode, fields: &[Field]) {
         let Some(Field::Path(Place::Below(name))) = fields.first() else { return };

@@ -1,99 +1,25 @@
 //! Makes the steps of a stream, at random but from a seed.
 //!
 //! Most requests are ones that an application would send and that succeed; some are wrong in one way, some in several.
+//!
+//! Each stream has a theme, by its seed, so that every few streams are about each of the rules that hardly show in a
+//! stream of everything: who may do what, what a quota counts, and what setWatches tells.
+
+mod access;
+mod quota;
+mod vocabulary;
+mod watching;
 
 use super::{
     guess::Guess,
-    operation::{Entry, Field, Operation, Place, Seen},
+    operation::{Field, Operation, Place, Seen},
     peers::Dice,
     stream::{Action, Lie, Reconnect},
 };
+use access::without_null_ids;
+use std::collections::VecDeque;
+use vocabulary::{INVALID, OUTSIDE, PROTECTED, VALID};
 use zkfast_wire::{OpCode, Xid};
-
-/// Names below the stream's root. Few and short, so that operations meet.
-const VALID: &[&str] = &[
-    "",
-    "/a",
-    "/b",
-    "/c",
-    "/a/a",
-    "/a/b",
-    "/a/c",
-    "/b/a",
-    "/b/b",
-    "/a/a/a",
-    "/a/a/b",
-    "/a/b/a",
-    "/c/a",
-    "/c/b",
-    "/d",
-    "/d/a",
-    "/ä",
-    "/日本",
-    "/a b",
-    "/s0000000000",
-    "/s0000000001",
-    "/a/s0000000000",
-    "/a/s0000000001",
-    "/a/0000000000",
-    "/a.",
-    "/.a",
-    "/a..b",
-];
-/// Names that are wrong in some way.
-const INVALID: &[&str] = &[
-    "/",
-    "/a/",
-    "//",
-    "/a//b",
-    "/.",
-    "/..",
-    "/a/.",
-    "/a/..",
-    "/a/../b",
-    "/a/./b",
-    "a",
-    "/a\0",
-    "/a\0b",
-    "/\u{1}",
-    "/a\u{1f}b",
-    "/\u{7f}",
-    "/\u{9f}",
-    "/\u{e000}",
-    "/\u{f8ff}",
-    "/\u{fff0}",
-    "/\u{fffd}",
-    "/no/such/node",
-    "/\u{1f600}",
-];
-/// Paths outside the root that can be asked for without harm to the next stream.
-const OUTSIDE: &[&str] = &[
-    "/",
-    "/zookeeper",
-    "/zookeeper/config",
-    "/zookeeper/quota",
-    "/zookeeper/none",
-    "",
-    "a",
-    "none/such",
-    "//",
-];
-/// Paths outside the root that every server refuses to change.
-const PROTECTED: &[&str] =
-    &["/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota", "/zookeeper/none", "", "a", "a/b", "//"];
-
-/// Below these a stream may set quotas.
-const UNDER_QUOTA: &[&str] = &["", "/a", "/a/a", "/b"];
-/// Texts of limits: soft ones, and from [`SOFT`] on hard ones.
-const LIMITS: &[&str] = &[
-    "count=3,bytes=-1",
-    "count=-1,bytes=40",
-    "count=100,bytes=100000",
-    "count=4,bytes=-1=;byteHardLimit=-1;countHardLimit=6",
-    "count=-1,bytes=-1=;byteHardLimit=200;countHardLimit=-1",
-    "count=2,bytes=10=;byteHardLimit=6000;countHardLimit=4",
-];
-const SOFT: usize = 3;
 
 /// Families of operations and how often they are chosen by default.
 const FAMILIES: &[(Family, usize)] = &[
@@ -135,6 +61,53 @@ enum Family {
     Reconnect,
 }
 
+/// What a stream is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Theme {
+    /// Whatever the dice say.
+    Anything,
+    /// Lists that are not open, and sessions with and without credentials.
+    Access,
+    /// Hard quotas.
+    Quotas,
+    /// Sessions that come again and set their watches.
+    Returns,
+}
+
+impl Theme {
+    fn of(seed: u64) -> Self {
+        [Self::Anything, Self::Access, Self::Quotas, Self::Returns][(seed % 4) as usize]
+    }
+
+    /// The least weight of a family.
+    fn least(self, family: Family) -> usize {
+        match (self, family) {
+            (Self::Access, Family::SetAcl) => 10,
+            (Self::Access, Family::GetAcl | Family::Read) => 8,
+            (Self::Access | Self::Returns, Family::Watch) => 24,
+            (Self::Access, Family::Auth) => 2,
+            (Self::Quotas, Family::Quota) => 30,
+            (Self::Quotas, Family::Create | Family::SetData) => 24,
+            (Self::Quotas, Family::Delete) => 12,
+            (Self::Returns, Family::SetWatches) => 20,
+            (Self::Returns, Family::Reconnect) => 8,
+            (_, Family::Create) => 8,
+            (_, Family::SetData | Family::Watch) => 7,
+            _ => 0,
+        }
+    }
+
+    /// The largest weight of a family.
+    fn most(self, family: Family) -> usize {
+        match (self, family) {
+            // See `pending-quota` in the table of exceptions.
+            (Self::Quotas, Family::Multi) => 0,
+            (Self::Quotas, Family::SetAcl | Family::Odd) => 1,
+            _ => usize::MAX,
+        }
+    }
+}
+
 /// Which node a request wants.
 #[derive(Clone, Copy)]
 enum Aim {
@@ -161,6 +134,13 @@ pub struct Maker {
     has_hard_quotas: bool,
     /// Nodes below the stream's part of `/zookeeper/quota` that should be there.
     quotas: Vec<String>,
+    theme: Theme,
+    /// What has to come first.
+    first: VecDeque<(usize, Action)>,
+    /// Names below the root that each step so far may have changed.
+    changes: Vec<Vec<String>>,
+    /// Where watches were left.
+    watched: Vec<Place>,
 }
 
 impl Maker {
@@ -168,23 +148,18 @@ impl Maker {
     pub fn new(seed: u64) -> (Self, usize) {
         let mut dice = Dice::new(seed);
         let slots = 2 + dice.below(3);
-        let has_hard_quotas = dice.one_in(6);
+        let theme = Theme::of(seed);
+        let has_hard_quotas = theme == Theme::Quotas;
         let weights = FAMILIES
             .iter()
             .map(|(family, weight)| {
                 let factor = [0, 1, 2, 2, 3, 8][dice.below(6)];
-                let least = match family {
-                    Family::Create | Family::SetData | Family::Watch => weight / 2,
-                    Family::Quota if has_hard_quotas => 6,
-                    _ => 0,
-                };
-                let is_multi = matches!(family, Family::Multi);
-                (*family, if is_multi && has_hard_quotas { 0 } else { (weight * factor).max(least) })
+                (*family, (weight * factor).max(theme.least(*family)).min(theme.most(*family)))
             })
             .collect();
-        let maker = Self {
+        let mut maker = Self {
             wrong: [8, 20, 60][dice.below(3)],
-            closed: [4, 20, 1_000, 1_000][dice.below(4)],
+            closed: if theme == Theme::Access { 3 } else { [4, 20, 1_000, 1_000][dice.below(4)] },
             burst: if has_hard_quotas { usize::MAX } else { [2, 4, 12][dice.below(3)] },
             has_hard_quotas,
             quotas: Vec::new(),
@@ -192,7 +167,22 @@ impl Maker {
             slot: 0,
             dice,
             weights,
+            theme,
+            first: VecDeque::new(),
+            changes: Vec::new(),
+            watched: Vec::new(),
         };
+        match theme {
+            Theme::Access => {
+                let users = (0..2).map(|slot| (slot, Action::Ask(vec![access::credentials(slot)])));
+                maker.first.extend(users);
+            }
+            Theme::Quotas => {
+                let quota = maker.quota_of("");
+                maker.first.push_back((0, Action::Ask(vec![quota])));
+            }
+            Theme::Anything | Theme::Returns => {}
+        }
         (maker, slots)
     }
 
@@ -208,8 +198,20 @@ impl Maker {
 
     /// What some session does next, and which.
     pub fn step(&mut self, slots: usize) -> (usize, Action) {
-        self.slot = self.dice.below(slots);
-        (self.slot, self.action())
+        let (slot, action) = match self.first.pop_front() {
+            Some(step) => step,
+            None => {
+                self.slot = self.dice.below(slots);
+                (self.slot, self.action())
+            }
+        };
+        if let Action::Ask(operations) = &action {
+            operations.iter().for_each(|operation| self.note_watch(operation));
+            self.note_changes(operations);
+        } else {
+            self.changes.push(Vec::new());
+        }
+        (slot, action)
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
@@ -295,8 +297,12 @@ impl Maker {
             Family::Delete => Operation::new(OpCode::Delete, self.path_version()),
             Family::SetData => Operation::new(OpCode::SetData, self.set_data()),
             Family::SetAcl => {
-                let path = self.changed_path(Aim::Existing);
-                let acl = self.acl();
+                let mut path = self.changed_path(Aim::Existing);
+                // A closed root is the end of most of a stream.
+                if path == Field::Path(Place::Below(String::new())) && !self.dice.one_in(8) {
+                    path = Field::Path(self.valid(Aim::Leaf));
+                }
+                let acl = if self.theme == Theme::Access { self.closed_acl() } else { self.acl() };
                 let acl = if is_plain(&path) { acl } else { without_null_ids(acl) };
                 let guess = self.guess.version(Some(&path), true);
                 Operation::new(OpCode::SetAcl, vec![path, acl, self.version("aversion", guess)])
@@ -378,6 +384,9 @@ impl Maker {
     }
 
     fn data(&mut self) -> Field {
+        if self.has_hard_quotas {
+            return Field::Data(Some(vec![b'q'; self.dice.below(48)]));
+        }
         Field::Data(match self.dice.below(12) {
             0 => None,
             1 => Some(Vec::new()),
@@ -391,40 +400,6 @@ impl Maker {
         let path = self.changed_path(Aim::Existing);
         let guess = self.guess.version(Some(&path), false);
         vec![path, self.data(), self.version("version", guess)]
-    }
-
-    fn acl(&mut self) -> Field {
-        const ALICE: &str = "alice:V55/p2T0OpjQ+low3NVAH4aLvm0=";
-        const BOB: &str = "bob:ikIaKsbtGweaHnb/jKn7OHqbunM=";
-        let entry = |perms, scheme, id| Entry { perms, scheme: Some(scheme), id: Some(id) };
-        let open = entry(31, "world", "anyone");
-        if !self.dice.one_in(self.closed) {
-            return Field::Acl(Some(vec![open]));
-        }
-        let wrong = self.dice.one_in(4);
-        let list = match (wrong, self.dice.below(10)) {
-            (false, 0) => vec![entry(1, "world", "anyone")],
-            (false, 1) => vec![entry(31, "auth", "")],
-            (false, 2) => vec![entry(31, "digest", ALICE), entry(1, "world", "anyone")],
-            (false, 3) => vec![entry(3, "digest", BOB), entry(31, "digest", ALICE)],
-            (false, 4) => vec![entry(31, "ip", "127.0.0.1")],
-            (false, 5) => vec![entry(31, "ip", "10.0.0.0/8"), entry(16, "world", "anyone")],
-            (false, 6) => vec![open.clone(), open, entry(1, "auth", "ignored")],
-            (false, 7) => vec![entry(31, "ip", "127.0.0.0/8")],
-            (false, 8) => vec![entry(self.pick(&[0, 2, 4, 8, 16, 30, -1, 64]), "world", "anyone")],
-            (false, _) => vec![entry(30, "world", "anyone"), entry(31, "auth", "")],
-            (true, 0) => return Field::Acl(None),
-            (true, 1) => vec![],
-            (true, 2) => vec![entry(31, "world", "somebody")],
-            (true, 3) => vec![entry(31, "digest", "nocolon")],
-            (true, 4) => vec![entry(31, "digest", "a:b:c"), entry(31, "world", "anyone")],
-            (true, 5) => vec![entry(31, "nosuch", "x")],
-            (true, 6) => vec![entry(31, "ip", "127.0.0.1/33")],
-            (true, 7) => vec![open, entry(31, "ip", "localhost")],
-            (true, 8) => vec![Entry { perms: 31, scheme: None, id: Some("x") }],
-            (true, _) => vec![Entry { perms: 31, scheme: Some("world"), id: None }],
-        };
-        Field::Acl(Some(list))
     }
 
     fn create(&mut self, op: OpCode) -> Vec<Field> {
@@ -505,49 +480,6 @@ impl Maker {
         Operation::new(OpCode::Multi, fields)
     }
 
-    /// A quota, from a multi that makes its nodes to a change of them.
-    fn quota(&mut self) -> Operation {
-        let under = self.pick(UNDER_QUOTA);
-        let at = |name: &str| Field::Path(Place::Quota(format!("{under}{name}")));
-        let limits = if self.has_hard_quotas { LIMITS } else { &LIMITS[..SOFT] };
-        let limit = self.pick(limits);
-        let text = |text: &str| Field::Data(Some(text.as_bytes().to_vec()));
-        let leaf = self.pick(&["/zookeeper_limits", "/zookeeper_stats"]);
-        if self.quotas.contains(&format!("{under}/zookeeper_stats")) && !self.dice.one_in(12) {
-            return match self.dice.below(8) {
-                0 => Operation::new(
-                    OpCode::SetData,
-                    vec![at("/zookeeper_limits"), text(limit), Field::Int("version", -1)],
-                ),
-                1 => {
-                    self.quotas.retain(|known| *known != format!("{under}{leaf}"));
-                    Operation::new(OpCode::Delete, vec![at(leaf), Field::Int("version", -1)])
-                }
-                _ => Operation::new(
-                    self.pick(&[OpCode::GetData, OpCode::GetData, OpCode::Exists]),
-                    vec![at(leaf), Field::Watch(self.dice.one_in(3))],
-                ),
-            };
-        }
-        let mut fields = Vec::new();
-        let parents =
-            UNDER_QUOTA.iter().filter(|name| under.starts_with(**name)).map(|name| (*name).to_owned());
-        let leaves = ["/zookeeper_limits", "/zookeeper_stats"].map(|leaf| format!("{under}{leaf}"));
-        for name in parents.chain(leaves) {
-            if self.quotas.contains(&name) {
-                continue;
-            }
-            let data = if name.ends_with("limits") { limit } else { "count=0,bytes=0" };
-            let open = vec![Entry { perms: 31, scheme: Some("world"), id: Some("anyone") }];
-            fields.push(Field::Part(OpCode::Create.to_i32()));
-            fields.push(Field::Path(Place::Quota(name.clone())));
-            fields.extend([text(data), Field::Acl(Some(open)), Field::Int("flags", 0)]);
-            self.quotas.push(name);
-        }
-        fields.push(Field::End);
-        Operation::new(OpCode::Multi, fields)
-    }
-
     fn multi_read(&mut self) -> Operation {
         let mut fields = Vec::new();
         for _ in 0..self.dice.below(5) {
@@ -561,59 +493,12 @@ impl Maker {
         Operation::new(OpCode::MultiRead, fields)
     }
 
-    fn watch_table(&mut self) -> Operation {
-        let op =
-            self.pick(&[OpCode::AddWatch, OpCode::AddWatch, OpCode::CheckWatches, OpCode::RemoveWatches]);
-        let kind = match op {
-            OpCode::AddWatch if self.dice.one_in(20) => self.pick(&[2, -1, 7]),
-            OpCode::AddWatch => self.pick(&[0, 1]),
-            _ if self.dice.one_in(20) => self.pick(&[0, 6, -1]),
-            _ => self.pick(&[1, 2, 3, 4, 5]),
-        };
-        Operation::new(op, vec![self.read_path(), Field::Int("kind", kind)])
-    }
-
-    fn set_watches(&mut self) -> Operation {
-        let op = self.pick(&[OpCode::SetWatches, OpCode::SetWatches2]);
-        let zxid = match self.dice.below(8) {
-            0 => Seen::Exactly(0),
-            1 => Seen::Exactly(i64::MAX),
-            2 => Seen::StepsAgo(0),
-            _ => Seen::StepsAgo(self.dice.below(30)),
-        };
-        let mut fields = vec![Field::Zxid(zxid)];
-        let mut names = vec!["data", "exist", "child"];
-        if op == OpCode::SetWatches2 {
-            names.extend(["persistent", "recursive"]);
-        }
-        for name in names {
-            let mut places = Vec::new();
-            for _ in 0..self.pick(&[0, 0, 1, 2, 4]) {
-                if let Field::Path(place) = self.read_path()
-                    && place != Place::Null
-                {
-                    places.push(place);
-                }
-            }
-            fields.push(Field::Paths(name, places));
-        }
-        let mut operation = Operation::new(op, fields);
-        operation.xid = Some(Xid::SET_WATCHES.0);
-        operation
-    }
-
     fn about_the_session(&mut self) -> Operation {
         match self.dice.below(7) {
-            0 => {
-                let prefix = match self.dice.below(5) {
-                    0 => Place::Absolute(" ".into()),
-                    1 => Place::Absolute("/".into()),
-                    2 => Place::Null,
-                    _ => self.valid(Aim::Existing),
-                };
+            0 | 1 => {
+                let prefix = self.prefix();
                 Operation::new(OpCode::GetEphemerals, vec![Field::Path(prefix)])
             }
-            1 => Operation::new(OpCode::GetEphemerals, vec![Field::Path(Place::Null)]),
             2 => Operation::new(OpCode::WhoAmI, vec![]),
             3 => Operation::new(OpCode::GetAllChildrenNumber, vec![self.read_path()]),
             4 | 5 => Operation::new(OpCode::Sync, vec![self.read_path()]),
@@ -623,27 +508,6 @@ impl Maker {
                 ping
             }
         }
-    }
-
-    fn auth(&mut self) -> Operation {
-        let (scheme, credentials): (_, Option<&[u8]>) = match self.dice.below(20) {
-            0..7 => ("digest", Some(b"alice:pw")),
-            7..14 => ("digest", Some(b"bob:pw")),
-            14 => ("digest", Some(b"super:test")),
-            15 => ("digest", Some(b"nocolon")),
-            16 => ("ip", Some(b"127.0.0.1")),
-            17 => ("nosuch", Some(b"x")),
-            18 => ("world", Some(b"anyone")),
-            _ => ("digest", self.pick(&[Some(b"".as_slice()), Some(b":")])),
-        };
-        let fields = vec![
-            Field::Int("type", 0),
-            Field::Text(Some(scheme)),
-            Field::Data(credentials.map(<[u8]>::to_vec)),
-        ];
-        let mut operation = Operation::new(OpCode::Auth, fields);
-        operation.xid = Some(if self.dice.one_in(4) { 5 } else { Xid::AUTH.0 });
-        operation
     }
 
     /// What a well-behaved client does not send.
@@ -711,6 +575,7 @@ impl Maker {
             _ => Lie::None,
         };
         let behind = match self.dice.below(6) {
+            1..4 if self.theme == Theme::Access => Some(access::credentials(self.slot % 2)),
             0..4 => Some(self.set_watches()),
             4 => Some(self.auth()),
             _ => None,
@@ -729,12 +594,4 @@ impl Maker {
 /// Whether a path is one that no server refuses.
 fn is_plain(field: &Field) -> bool {
     matches!(field, Field::Path(Place::Below(below)) if VALID.contains(&below.as_str()))
-}
-
-/// An ACL in which each entry has an id.
-fn without_null_ids(mut field: Field) -> Field {
-    if let Field::Acl(Some(entries)) = &mut field {
-        entries.iter_mut().for_each(|entry| entry.id = entry.id.or(Some("")));
-    }
-    field
 }
