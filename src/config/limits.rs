@@ -162,6 +162,10 @@ pub const FORWARDED_REQUESTS: usize = 65_536;
 /// Bytes of their bodies. Full: as above.
 pub const FORWARDED_BYTES: usize = 64 << 20;
 
+/// Transactions that are applied between two reigns while clients wait for the second one (S25). More: their connections
+/// are closed. As many as may be under way at the end of an epoch.
+pub const SUSPENDED_STEPS: usize = PENDING_TRANSACTIONS;
+
 /// Requests of all learners that a leader has not ordered yet; each learner bounds its own. Full: the link that brought
 /// one more is closed.
 pub const LEARNERS_REQUESTS: usize = 1 << 20;

@@ -90,7 +90,7 @@ pub enum Submission {
 }
 
 /// A request that becomes a transaction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Write {
     /// Who asks.
     pub asker: Asker,

@@ -64,7 +64,7 @@ impl Pipeline {
         }
     }
 
-    fn add_step(&mut self, asker: Option<Asker>, applied: Applied) {
+    pub(super) fn add_step(&mut self, asker: Option<Asker>, applied: Applied) {
         let Applied { header, answer, changes } = applied;
         let (opened_session, closed_session) = self.session_change(header.kind, header.session, &answer);
         if let Some(asker) = asker {

@@ -426,6 +426,7 @@ impl Pipeline {
     fn is_backed_up(&self) -> bool {
         let orders = self.duty == Duty::Orders;
         !self.unappended.is_empty()
+            || self.is_suspended()
             || orders && self.node.next_zxid().is_none() && !self.pending.is_empty()
             || orders && self.pending.len() >= limits::PENDING_TRANSACTIONS
             || self.duty == Duty::Forwards && self.is_forwarding_full()
@@ -436,10 +437,11 @@ impl Pipeline {
     /// sends the byte that wakes, however early it ends.
     fn is_idle(&self) -> bool {
         let backed_up = self.is_backed_up();
-        self.cores.iter().all(|core| {
-            (backed_up || core.lanes.submissions.is_empty())
-                && (core.overflow.is_empty() || core.lanes.deliveries.room() == 0)
-        })
+        (backed_up || !self.has_held())
+            && self.cores.iter().all(|core| {
+                (backed_up || core.lanes.submissions.is_empty())
+                    && (core.overflow.is_empty() || core.lanes.deliveries.room() == 0)
+            })
     }
 
     /// Whether everything proposed has been answered.

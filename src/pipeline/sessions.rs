@@ -61,6 +61,13 @@ impl SessionTable {
         };
     }
 
+    /// Forgets every deadline: this server does not expire sessions for the moment, and keeps their connections.
+    pub(super) fn forget_deadlines(&mut self) {
+        self.expiry = ExpiryQueue::new(self.tick_ms);
+        self.closing.clear();
+        self.expire_until_ms = None;
+    }
+
     /// Gives every session of a recovered tree its full timeout from now (S8).
     pub(super) fn track_all(&mut self, tree: &Tree, now_ms: u64) {
         self.expired_at_ms = now_ms;

@@ -9,14 +9,10 @@ use crate::{
 use std::sync::Arc;
 use zkfast_tree::Ask;
 use zkfast_wire::{Decoder, Epoch, ErrorCode, Id, OpCode, Request, SessionId, Xid, Zxid};
-use zkfast_zab::{Event, Node};
+use zkfast_zab::{Event, Node, ROLLOVER_MARGIN};
 
 /// Room for records in one piece of the arena. At 200 bytes a record some 300 share one allocation.
 const ARENA_BYTES: usize = 64 * 1024;
-
-/// Transactions before the end of an epoch's counter within which submissions are taken one by one; more than a turn
-/// brings.
-const ROLL_OVER_MARGIN: u32 = 1 << 20;
 
 /// Bytes of a record that ends a session, besides the paths in it; more than its header and digest take.
 const END_BYTES: usize = 512;
@@ -42,9 +38,17 @@ impl Pipeline {
         let mut left = limits::SUBMITS_PER_TURN;
         let count = self.cores.len();
         let mut any = false;
+        // What waited for the next epoch comes before what is in the lanes.
+        while left > 0 && !self.is_backed_up() && self.submit_held() {
+            any = true;
+            left -= 1;
+        }
+        if self.has_held() {
+            return any;
+        }
         // A group is submitted whole: near the end of an epoch's counter there may be room for only one more.
         let counter = self.node.next_zxid().map_or(u32::MAX, Zxid::counter);
-        let group_max = if counter > u32::MAX - ROLL_OVER_MARGIN { 1 } else { limits::PREFETCHED };
+        let group_max = if counter > u32::MAX - ROLLOVER_MARGIN { 1 } else { limits::PREFETCHED };
         // A share for each core, so that a busy one cannot keep the others waiting.
         let share = left.div_ceil(count);
         for offset in 0..count {
@@ -72,7 +76,7 @@ impl Pipeline {
         any
     }
 
-    fn submit(&mut self, core: usize, submission: Submission) {
+    pub(super) fn submit(&mut self, core: usize, submission: Submission) {
         let Some(submission) = self.submit_local(core, submission) else { return };
         if self.cores[core].awaits_quiet || self.duty != Duty::Orders {
             return self.submit_elsewhere(core, submission);

@@ -231,6 +231,11 @@ pub enum Effect {
     /// Serve nobody any more: forget what clients asked and was not answered, discard what was prepared and not
     /// committed.
     StopServing,
+    /// In place of [`Effect::StopServing`] when the counter of the epoch is used up (S25): serve nobody, but let clients
+    /// keep their connections, and what they asked wait. What is replayed from here on tells which of it was ordered;
+    /// with [`Effect::Serve`] the rest is asked again, in its order. A [`Effect::Truncate`] or [`Effect::Install`] that
+    /// comes before ends that: then the clients are told as with `StopServing`.
+    Suspend,
     /// The server looks for a leader now.
     Look {
         /// What ended the role it had.

@@ -32,6 +32,6 @@ pub use effect::{Effect, EpochFile, Service, Trouble};
 pub use event::{Event, LinkId};
 #[cfg(feature = "mutations")]
 pub use mutation::Mutation;
-pub use node::{Learners, Node, Role};
+pub use node::{Learners, Node, ROLLOVER_MARGIN, Role};
 pub use quorum::{Quorum, QuorumError};
 pub use tail::Tail;

@@ -52,11 +52,13 @@ pub enum Mutation {
     SyncAnsweredEarly,
     /// A learner that is told to cut below its oldest snapshot does not ask for an image (ZOOKEEPER-1549).
     CutBelowSnapshot,
+    /// The leader sends records because they are cheap, whether it has all of them or not.
+    CheapIsEnough,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AckBeforeFlush,
         Self::LeaderCountsItselfEarly,
         Self::NewLeaderAckBeforeFlush,
@@ -81,5 +83,6 @@ impl Mutation {
         Self::SyncWithUncommitted,
         Self::SyncAnsweredEarly,
         Self::CutBelowSnapshot,
+        Self::CheapIsEnough,
     ];
 }

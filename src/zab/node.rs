@@ -17,6 +17,9 @@ use crate::{
 };
 use zkfast_wire::{Epoch, Notification, Packet, ServerId, Zxid, quorum::LearnerInfo, vote::ServerState};
 
+/// Transactions before the end of an epoch's counter from which on the end is near (S25): more than are under way at once.
+pub const ROLLOVER_MARGIN: u32 = 1 << 20;
+
 /// What a server is to the others at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -252,21 +255,24 @@ fn leave(
     now_ms: u64,
     effects: &mut Vec<Effect>,
 ) {
-    let served = match state {
-        MemberState::Looking(_) => false,
+    // A learner is not told why its leader is gone. Where it was wrong about the reason its clients wait for a moment in
+    // vain.
+    let (served, rolls_over) = match state {
+        MemberState::Looking(_) => (false, false),
         MemberState::Leading(leading) => {
             leading.close_all(because, effects);
-            leading.is_established()
+            (leading.is_established(), because == Trouble::Rollover)
         }
         MemberState::Learning(learner) => {
             if let Some(link) = learner.link() {
                 effects.push(Effect::Close { link, because });
             }
-            learner.is_active()
+            let is_near = member.tail.appended().counter() >= u32::MAX - ROLLOVER_MARGIN;
+            (learner.is_active(), is_near && because == Trouble::LinkDown)
         }
     };
     if served {
-        effects.push(Effect::StopServing);
+        effects.push(if rolls_over { Effect::Suspend } else { Effect::StopServing });
     }
     *state = look(member, because, now_ms, effects);
 }

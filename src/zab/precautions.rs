@@ -50,6 +50,9 @@ mod left_out {
             let common = inputs.history.at_or_below(inputs.learner_last.min(inputs.end));
             return common.map_or(plan, |after| SyncPlan::Diff { after });
         }
+        if member.mutated(Mutation::CheapIsEnough) && inputs.learner_last >= inputs.cheap_from {
+            return SyncPlan::Diff { after: inputs.learner_last };
+        }
         plan
     }
 

@@ -19,6 +19,7 @@ mod mixed;
 mod partition;
 mod proxy;
 mod read_only;
+mod rollover;
 mod session;
 mod shapes;
 mod start;

@@ -2,12 +2,10 @@
 //! addresses, listening everywhere, a leader that serves no clients (rows Q1, Q4, Q7, Q11, Q17, Q79, T44).
 
 use crate::{
-    catch_up::same_state,
     cluster::{Cluster, Shape},
     history::Syncs,
     load::{Load, Plan},
     peers::{Client, DEADLINE, Kind, client::path_alone},
-    session::{Failure, Session},
 };
 use std::{
     net::{Ipv6Addr, TcpListener},
@@ -161,37 +159,6 @@ fn a_leader_may_leave_clients_to_the_others() {
     let refused = Client::handshake_if_up(cluster.address(leader), &handshake);
     assert!(!matches!(refused, Some(Ok(_))), "the leader takes no clients");
     client.close();
-}
-
-/// Danger (S25, ZOOKEEPER-1277): the counter of an epoch is used up, and runs into the epoch, or nobody takes writes any
-/// more. Every reign here has room for 100 transactions.
-#[test]
-fn the_last_counter_of_an_epoch_is_followed_by_the_next_epoch() {
-    let lines = vec!["testingonly.initialZxid=4294967195".to_owned()];
-    let cluster = Cluster::start(&[Kind::under_test(); 3], Shape { lines, ..Shape::default() });
-    let mut session = Session::new(cluster.addresses(), 20_000, Duration::from_secs(2));
-    assert!(session.connect(DEADLINE), "a session");
-    session.create("/counted", b"", 0).expect("a node");
-    let mut last = 0;
-    for number in 0..400_u64 {
-        let deadline = Instant::now() + DEADLINE;
-        // A write without an answer is done again: only its number counts.
-        let stat = loop {
-            assert!(Instant::now() < deadline, "nobody takes write {number}");
-            if session.connect(Duration::from_millis(200)) {
-                match session.set("/counted", &number.to_be_bytes()) {
-                    Ok(stat) => break stat,
-                    Err(Failure::Lost) => {}
-                    Err(other) => panic!("write {number}: {other:?}"),
-                }
-            }
-        };
-        assert!(stat.mzxid.0 > last, "zxids rise over the end of an epoch");
-        last = stat.mzxid.0;
-    }
-    println!("400 writes, the last in epoch {}", last >> 32);
-    assert!(last >> 32 >= 4, "the last write has zxid {last:#x}");
-    same_state(&cluster);
 }
 
 /// T44: what clients read of the configuration is what the servers go by.

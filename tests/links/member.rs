@@ -202,6 +202,7 @@ impl Driver {
             Effect::Look { because } => self.trouble(because.to_string()),
             Effect::Serve { .. }
             | Effect::StopServing
+            | Effect::Suspend
             | Effect::Touched { .. }
             | Effect::ConfigSeen { .. } => {}
             other => panic!("nobody asked for {other:?}"),

@@ -4,7 +4,6 @@
 use crate::{
     checks::Check,
     plan::Sabotage,
-    records::session_of,
     world::{Message, What, World},
 };
 use bytes::Bytes;
@@ -35,12 +34,11 @@ impl World {
                 let known = self.checks.committed().len();
                 let disks: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
                 self.checks.commit(server, &disks, through)?;
-                if self.plan.real {
-                    self.check_session_order(known)?;
-                }
+                self.check_session_order(known)?;
             }
             Effect::Replay { through } => self.apply(server, through)?,
             Effect::Truncate { zxid } => {
+                self.drop_clients(server);
                 self.servers[server].flush_generation += 1;
                 self.servers[server].flushing = false;
                 self.servers[server].busy = true;
@@ -49,6 +47,7 @@ impl World {
                 self.after(delay_us, whom, What::Truncated { zxid });
             }
             Effect::Install { link, zxid } => {
+                self.drop_clients(server);
                 self.servers[server].installing = Some((link, zxid));
                 let side = self.side(link, server);
                 self.links[link.0 as usize].held[side] = true;
@@ -103,9 +102,18 @@ impl World {
                     let story = format!("server {server} serves and shows {shown}, committed is {committed}");
                     return self.violated("AppliedIsCommitted", story);
                 }
+                if self.servers[server].clients.wait {
+                    let whom = self.whom(server);
+                    self.after(0, whom, What::AskAgain);
+                }
             }
-            Effect::StopServing => {
+            Effect::StopServing | Effect::Suspend => {
                 self.servers[server].serving = None;
+                if effect == Effect::StopServing {
+                    self.drop_clients(server);
+                } else {
+                    self.suspend(server);
+                }
                 if let Some(store) = &mut self.servers[server].store {
                     store.tree.discard_pending();
                 }
@@ -173,7 +181,11 @@ impl World {
         let state = &mut self.servers[server];
         let (from, to) = (state.applied, state.disk.count_through(through));
         state.applied = from.max(to);
-        if state.store.is_some() { self.apply_to_tree(server, from, to) } else { Ok(()) }
+        if state.store.is_some() {
+            self.apply_to_tree(server, from, to)?;
+        }
+        self.answer(server, from..to);
+        Ok(())
     }
 
     /// A disk operation is about to take effect, or has just done so: the moment at which a loss of power tells most.
@@ -289,7 +301,11 @@ impl World {
                 return self.step(server, Event::PeerDown { peer });
             }
             What::Client => return self.client(server),
-            What::Snapshot => return self.snapshot(server),
+            What::AskAgain => return self.ask_again(server),
+            What::Snapshot => {
+                self.snapshot(server)?;
+                return self.cheaper(server);
+            }
             What::Healthy | What::Resume => {}
         }
         Ok(())
@@ -338,6 +354,14 @@ impl World {
         self.step(server, Event::Installed { zxid })?;
         self.release(link.0 as usize, side);
         self.resume(server)
+    }
+
+    /// The driver counted what records and images cost: any place in the history may come of that, also one that is gone.
+    fn cheaper(&mut self, server: usize) -> Check {
+        let entries = self.servers[server].disk.entries();
+        let Some(choices) = entries.len().checked_sub(1) else { return Ok(()) };
+        let floor = entries[self.rng.below(choices as u64 + 1) as usize].zxid;
+        self.step(server, Event::Cheaper { floor })
     }
 
     /// A snapshot of what is committed, and a purge of the log before the one before it.
@@ -417,23 +441,6 @@ impl World {
 
     // Clients
 
-    fn client(&mut self, server: usize) -> Check {
-        let Some(service) = self.servers[server].serving else { return Ok(()) };
-        self.next_payload += 1;
-        let payload = self.next_payload;
-        let session = session_of(server, self.servers[server].life, payload);
-        if service == Service::Leading {
-            return self.submit(server, session, payload);
-        }
-        if self.rng.chance(5) {
-            return self.step(server, Event::Revalidate { session, timeout_ms: 4000 });
-        }
-        let op = if self.rng.chance(15) { ForwardedRequest::SYNC } else { 1 };
-        let body = Bytes::copy_from_slice(&payload.to_be_bytes());
-        let request = Box::new(ForwardedRequest { session, cxid: 1, op, body, identities: Vec::new() });
-        self.step(server, Event::Forward { request })
-    }
-
     fn take_request(
         &mut self,
         server: usize,
@@ -457,6 +464,7 @@ impl World {
     fn sync_done(&mut self, server: usize) -> Check {
         let link = self.links.iter().rposition(|link| link.ends[0] == server && link.open[0]);
         let link = link.expect("a sync is answered on an open link");
+        self.sync_answered(server);
         let promised = self.promised_syncs.get_mut(&link).and_then(|syncs| syncs.pop_front());
         let promised = promised.expect("a sync that was asked for");
         let committed = self.servers[server].node.as_ref().map_or(Zxid::ZERO, Node::committed);

@@ -3,6 +3,7 @@
 #![allow(missing_docs, dead_code, reason = "the simulator is shared with tests/sim/main.rs")]
 
 mod checks;
+mod clients;
 mod disk;
 mod driver;
 mod faults;

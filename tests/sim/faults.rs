@@ -2,6 +2,7 @@
 
 use crate::{
     checks::Check,
+    clients::Clients,
     plan::Fault,
     world::{Deed, INIT_LIMIT_TICKS, SYNC_LIMIT_TICKS, TICK_MS, What, Whom, World},
 };
@@ -131,6 +132,7 @@ impl World {
             state.disk.lose_power(&mut self.rng);
         }
         state.serving = None;
+        state.clients = Clients::default();
         state.busy = false;
         state.paused_until_us = 0;
         state.inbox.clear();

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "the endless mode, a crate of its own, uses more of these rooms")]
 
 mod checks;
+mod clients;
 mod disk;
 mod driver;
 mod faults;
@@ -49,7 +50,7 @@ fn every_mutation_is_caught() {
     for mutation in Mutation::ALL.into_iter().filter(|mutation| *mutation != Mutation::CutBelowSnapshot) {
         // Rare ones are looked for where they were found once.
         let from = match mutation {
-            Mutation::AcceptedEpochNotSaved => 1_300,
+            Mutation::AcceptedEpochNotSaved => 3_400,
             Mutation::EpochNotCompared => 1_000,
             Mutation::EpochAckedTwice => 2_000,
             _ => 0,

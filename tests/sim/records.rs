@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use zkfast_tree::{Ask, Tree};
 use zkfast_wire::{
-    Acl, Decoder, ErrorCode, OpCode, Request, SessionId, TxnHeader, Zxid,
+    Acl, ErrorCode, OpCode, Request, SessionId, Zxid,
     request::{CreateRequest, PathVersion, SetAclRequest, SetDataRequest},
 };
 
@@ -82,22 +82,6 @@ impl World {
         let (mismatches, at) = store.tree.digest_mismatches();
         if mismatches > 0 {
             return self.violated("EqualTrees", format!("server {server}: a transaction says so at {at:?}"));
-        }
-        Ok(())
-    }
-
-    /// Sessions are FIFO: what a client asked for first is committed first.
-    pub fn check_session_order(&mut self, from: usize) -> Check {
-        for index in from..self.checks.committed().len() {
-            let entry = self.checks.committed()[index];
-            let record = self.record_of(entry.payload);
-            let header = TxnHeader::decode(&mut Decoder::new(&record)).expect("a record of ours");
-            let last = self.session_order.entry(header.session).or_insert(i32::MIN);
-            if header.cxid <= *last {
-                let story = format!("{:?}: {} committed after {last}", header.session, header.cxid);
-                return self.violated("SessionFifo", story);
-            }
-            *last = header.cxid;
         }
         Ok(())
     }

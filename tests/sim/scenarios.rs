@@ -342,6 +342,26 @@ fn the_counter_ends_and_an_epoch_begins(plan: Plan) -> Check {
     story.end()
 }
 
+/// The same: nobody loses a connection for it, and what clients had under way is done once, in its order.
+fn clients_wait_over_the_end_of_an_epoch(plan: Plan) -> Check {
+    let mut story = Story::start(Plan { first_counter: u32::MAX - 20, latency_us_max: 5_000, ..plan })?;
+    let epoch = story.world.checks.committed_last().epoch();
+    let drops = |world: &World| world.servers.iter().map(|server| server.clients.drops).sum::<u32>();
+    let before = drops(&story.world);
+    for asked in 0..400 {
+        for server in 0..3 {
+            let whom = story.world.whom(server);
+            story.world.after(asked * 2_000, whom, What::Client);
+        }
+    }
+    story.until("four epochs", |world| world.checks.committed_last().epoch().0 > epoch.0 + 4)?;
+    story.pass(800_000)?;
+    if drops(&story.world) > before {
+        return story.world.violated("KeptIsAnswered", "somebody lost a connection".to_owned());
+    }
+    story.end()
+}
+
 /// An isolated leader serves no longer than syncLimit.
 fn an_isolated_leader_stops(plan: Plan) -> Check {
     let mut story = Story::start(plan)?;
@@ -488,6 +508,16 @@ const KNOWN: &[Known] = &[
         ids: "1277 S25",
         story: the_counter_ends_and_an_epoch_begins,
         broken_by: Zab(Mutation::RolloverForgotten),
+    },
+    Known {
+        ids: "S25",
+        story: clients_wait_over_the_end_of_an_epoch,
+        broken_by: Driver(Sabotage::ForgottenOverEpochs),
+    },
+    Known {
+        ids: "S25",
+        story: clients_wait_over_the_end_of_an_epoch,
+        broken_by: Driver(Sabotage::ReplayedUnclaimed),
     },
     Known { ids: "2247 Q59", story: an_isolated_leader_stops, broken_by: Zab(Mutation::NeverStepsDown) },
     Known {

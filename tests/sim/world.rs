@@ -3,6 +3,7 @@
 
 use crate::{
     checks::{Check, Checks, Violation},
+    clients::Clients,
     disk::{Disk, Entry},
     plan::Plan,
     rng::Rng,
@@ -90,6 +91,8 @@ pub enum What {
     Healthy,
     /// A client comes with a request.
     Client,
+    /// What clients asked in the last epoch is asked again.
+    AskAgain,
     Snapshot,
 }
 
@@ -168,7 +171,7 @@ pub struct Server {
     pub installing: Option<(LinkId, Zxid)>,
     /// Elected and not able to reach a quorum since then.
     pub alone_since_us: Option<u64>,
-    pub forwarded_syncs: u32,
+    pub clients: Clients,
 }
 
 pub struct World {
@@ -201,6 +204,8 @@ pub struct World {
     pub tree_digests: HashMap<u64, i64>,
     /// The last request of each session that was committed.
     pub session_order: HashMap<SessionId, i32>,
+    /// Whose request each number is.
+    pub asked_by: HashMap<u64, SessionId>,
     ground: Option<Ground>,
 }
 
@@ -233,6 +238,7 @@ impl World {
             library: HashMap::new(),
             tree_digests: HashMap::new(),
             session_order: HashMap::new(),
+            asked_by: HashMap::new(),
             ground: plan.real.then(Ground::new),
             plan,
         };
@@ -471,7 +477,7 @@ impl Server {
             flush_us: None,
             installing: None,
             alone_since_us: None,
-            forwarded_syncs: 0,
+            clients: Clients::default(),
         }
     }
 }

@@ -2,18 +2,111 @@
 //! S11, S23); on a leader, the requests of its learners that are not ordered yet, and through whom each session speaks
 //! (S12).
 
-use crate::cores::messages::{Asker, ConnectionId};
+use crate::cores::messages::{Asker, ConnectionId, Write};
+use bytes::{BufMut, BytesMut};
 use std::collections::{HashMap, VecDeque};
-use zkfast_wire::{SessionId, TxnHeader, quorum::ForwardedRequest};
+use zkfast_wire::{OpCode, SessionId, TxnHeader, Xid, jute, quorum::ForwardedRequest};
 use zkfast_zab::LinkId;
 
-/// A forwarded request that becomes a transaction.
+/// What a client of this server asked and the leader makes a transaction of. It is kept until that is applied: at the end
+/// of an epoch it may have to be asked again (S25).
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// A write.
+    Write(Write),
+    /// A new session, by the id that this server gave it.
+    Open { session: SessionId, connection: ConnectionId, timeout_ms: i32 },
+    /// A local session becomes one of the ensemble (S15): nobody waits for that.
+    Upgrade { session: SessionId, timeout_ms: i32 },
+}
+
+impl Asked {
+    fn session(&self) -> SessionId {
+        match self {
+            Self::Write(write) => write.session,
+            Self::Open { session, .. } | Self::Upgrade { session, .. } => *session,
+        }
+    }
+
+    fn cxid(&self) -> i32 {
+        match self {
+            Self::Write(write) => write.asker.xid.0,
+            Self::Open { .. } | Self::Upgrade { .. } => 0,
+        }
+    }
+
+    fn asker(&self) -> Option<Asker> {
+        match self {
+            Self::Write(write) => Some(write.asker),
+            Self::Open { connection, .. } => Some(Asker { connection: *connection, xid: Xid(0) }),
+            Self::Upgrade { .. } => None,
+        }
+    }
+
+    fn body_bytes(&self) -> usize {
+        match self {
+            Self::Write(write) => write.body.len(),
+            Self::Open { .. } | Self::Upgrade { .. } => 4,
+        }
+    }
+
+    /// As the leader gets it.
+    pub(super) fn to_request(&self) -> Box<ForwardedRequest> {
+        let (session, cxid) = (self.session(), self.cxid());
+        Box::new(match self {
+            Self::Write(write) => ForwardedRequest {
+                session,
+                cxid,
+                op: write.op.to_i32(),
+                body: write.body.clone(),
+                identities: write.identities.to_vec(),
+            },
+            Self::Open { timeout_ms, .. } | Self::Upgrade { timeout_ms, .. } => {
+                let mut body = BytesMut::with_capacity(4);
+                body.put_i32(*timeout_ms);
+                let op = OpCode::CreateSession.to_i32();
+                ForwardedRequest { session, cxid, op, body: body.freeze(), identities: Vec::new() }
+            }
+        })
+    }
+}
+
+/// A sync of a client of this server.
 #[derive(Clone, Copy, Debug)]
-struct Forwarded {
-    session: SessionId,
-    cxid: i32,
-    asker: Asker,
-    bytes: usize,
+pub(super) struct AskedSync {
+    /// Requests forwarded before it.
+    behind: u64,
+    pub(super) asker: Asker,
+    pub(super) session: SessionId,
+}
+
+impl AskedSync {
+    /// As the leader gets it; it never reads the path.
+    pub(super) fn to_request(self) -> Box<ForwardedRequest> {
+        let mut body = BytesMut::with_capacity(8);
+        jute::put_text(&mut body, "/");
+        Box::new(ForwardedRequest {
+            session: self.session,
+            cxid: self.asker.xid.0,
+            op: ForwardedRequest::SYNC,
+            body: body.freeze(),
+            identities: Vec::new(),
+        })
+    }
+}
+
+/// What was asked and not answered, in the order in which it was asked.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    Request(Asked),
+    Sync(AskedSync),
+    List(List),
+    /// A client came back with its session, and the password was right.
+    Resume {
+        session: SessionId,
+        connection: ConnectionId,
+        timeout_ms: i32,
+    },
 }
 
 /// What must not be answered before the writes ahead of it.
@@ -39,22 +132,22 @@ pub(super) enum Listed {
 #[derive(Debug, Default)]
 pub(super) struct LearnerDesk {
     /// In the order in which the leader gets and orders them.
-    forwarded: VecDeque<Forwarded>,
+    forwarded: VecDeque<Asked>,
     forwarded_bytes: usize,
     forwarded_count: u64,
     answered_count: u64,
     lists: VecDeque<List>,
-    syncs: VecDeque<Asker>,
+    syncs: VecDeque<AskedSync>,
     revalidations: HashMap<SessionId, VecDeque<(ConnectionId, i32)>>,
     touched: HashMap<SessionId, i32>,
 }
 
 impl LearnerDesk {
     /// Notes a request that is on its way to the leader.
-    pub(super) fn forward(&mut self, session: SessionId, cxid: i32, asker: Asker, bytes: usize) {
-        self.forwarded.push_back(Forwarded { session, cxid, asker, bytes });
-        self.forwarded_bytes += bytes;
+    pub(super) fn forward(&mut self, asked: Asked) {
+        self.forwarded_bytes += asked.body_bytes();
         self.forwarded_count += 1;
+        self.forwarded.push_back(asked);
     }
 
     /// Requests under way, and bytes of their bodies.
@@ -65,11 +158,11 @@ impl LearnerDesk {
     /// Who asked for this transaction, if a client of this server did. The leader orders a learner's requests as they
     /// come and each becomes one transaction (Q45), so it can only be the oldest.
     pub(super) fn claim(&mut self, header: &TxnHeader) -> Option<Asker> {
-        let is_it = |oldest: &mut Forwarded| oldest.session == header.session && oldest.cxid == header.cxid;
+        let is_it = |oldest: &mut Asked| oldest.session() == header.session && oldest.cxid() == header.cxid;
         let claimed = self.forwarded.pop_front_if(is_it)?;
-        self.forwarded_bytes -= claimed.bytes;
+        self.forwarded_bytes -= claimed.body_bytes();
         self.answered_count += 1;
-        Some(claimed.asker)
+        claimed.asker()
     }
 
     pub(super) fn list(&mut self, asker: Asker, session: SessionId, what: Listed) {
@@ -86,13 +179,82 @@ impl LearnerDesk {
         self.lists.front().is_some_and(|list| list.behind <= self.answered_count)
     }
 
-    pub(super) fn sync(&mut self, asker: Asker) {
-        self.syncs.push_back(asker);
+    /// Notes a sync that is on its way to the leader.
+    pub(super) fn sync(&mut self, asker: Asker, session: SessionId) -> AskedSync {
+        let sync = AskedSync { behind: self.forwarded_count, asker, session };
+        self.syncs.push_back(sync);
+        sync
     }
 
     /// The oldest sync is complete (Q36).
     pub(super) fn synced(&mut self) -> Option<Asker> {
-        self.syncs.pop_front()
+        self.syncs.pop_front().map(|sync| sync.asker)
+    }
+
+    /// The oldest sync that was asked before the request that this transaction is, if it is the oldest one: the leader had
+    /// answered it by then, and the answer did not come (S25).
+    pub(super) fn synced_before(&mut self, header: &TxnHeader) -> Option<Asker> {
+        let oldest = self.forwarded.front()?;
+        let is_it = oldest.session() == header.session && oldest.cxid() == header.cxid;
+        let answered = self.answered_count;
+        self.syncs.pop_front_if(|sync| is_it && sync.behind <= answered).map(|sync| sync.asker)
+    }
+
+    /// What the leader has to be asked again: it is a new one, and nothing of this has become a transaction (S25).
+    pub(super) fn to_ask_again(&self) -> Vec<Box<ForwardedRequest>> {
+        let mut syncs = self.syncs.iter().peekable();
+        let mut requests = Vec::with_capacity(self.forwarded.len() + self.syncs.len());
+        for (asked, number) in self.forwarded.iter().zip(self.answered_count..) {
+            while let Some(sync) = syncs.next_if(|sync| sync.behind <= number) {
+                requests.push(sync.to_request());
+            }
+            requests.push(asked.to_request());
+        }
+        requests.extend(syncs.map(|sync| sync.to_request()));
+        requests
+    }
+
+    /// The same, and what hangs on it, for a server that has become the leader itself; nothing is left.
+    pub(super) fn take_unanswered(&mut self) -> Vec<Unanswered> {
+        let mut unanswered = Vec::with_capacity(self.forwarded.len() + self.syncs.len() + self.lists.len());
+        for number in self.answered_count.. {
+            while let Some(sync) = self.syncs.pop_front_if(|sync| sync.behind <= number) {
+                unanswered.push(Unanswered::Sync(sync));
+            }
+            while let Some(list) = self.lists.pop_front_if(|list| list.behind <= number) {
+                unanswered.push(Unanswered::List(list));
+            }
+            let Some(asked) = self.forwarded.pop_front() else { break };
+            unanswered.push(Unanswered::Request(asked));
+        }
+        self.forwarded_bytes = 0;
+        self.answered_count = self.forwarded_count;
+        unanswered
+    }
+
+    /// The sessions whose clients came back and wait for the leader's word.
+    pub(super) fn awaited_revalidations(&self) -> Vec<(SessionId, i32)> {
+        let all = self.revalidations.iter();
+        all.flat_map(|(session, waiting)| waiting.iter().map(|(_, timeout_ms)| (*session, *timeout_ms)))
+            .collect()
+    }
+
+    /// The same with their connections, for a server that has become the leader itself; nothing is left.
+    pub(super) fn take_revalidations(&mut self) -> Vec<Unanswered> {
+        let all = self.revalidations.drain();
+        all.flat_map(|(session, waiting)| {
+            waiting.into_iter().map(move |(connection, timeout_ms)| Unanswered::Resume {
+                session,
+                connection,
+                timeout_ms,
+            })
+        })
+        .collect()
+    }
+
+    /// Forgets which sessions were heard of: this server leads, and gave all of them their full time.
+    pub(super) fn forget_touched(&mut self) {
+        self.touched.clear();
     }
 
     pub(super) fn revalidate(&mut self, session: SessionId, connection: ConnectionId, timeout_ms: i32) {
@@ -182,7 +344,7 @@ impl LeaderDesk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zkfast_wire::{OpCode, Xid, Zxid};
+    use zkfast_wire::Zxid;
 
     fn asker(slot: u32, xid: i32) -> Asker {
         Asker { connection: ConnectionId { core: 0, slot, generation: 0 }, xid: Xid(xid) }
@@ -192,12 +354,22 @@ mod tests {
         TxnHeader { session: SessionId(session), cxid, zxid: Zxid(9), time_ms: 0, kind: OpCode::Create }
     }
 
+    fn write(session: i64, xid: i32, bytes: usize) -> Asked {
+        Asked::Write(Write {
+            asker: asker(session as u32, xid),
+            session: SessionId(session),
+            op: OpCode::Create,
+            body: bytes::Bytes::from(vec![0; bytes]),
+            identities: [].into(),
+        })
+    }
+
     /// Danger: a client is told of somebody else's transaction, or never of its own (Q45).
     #[test]
     fn a_transaction_belongs_to_the_oldest_request_or_to_nobody_here() {
         let mut desk = LearnerDesk::default();
-        desk.forward(SessionId(1), 7, asker(1, 7), 10);
-        desk.forward(SessionId(2), 7, asker(2, 7), 20);
+        desk.forward(write(1, 7, 10));
+        desk.forward(write(2, 7, 20));
         desk.list(asker(2, 8), SessionId(2), Listed::LocalClosed);
         assert_eq!(desk.claim(&header(2, 7)), None, "not the oldest");
         assert_eq!(desk.claim(&header(1, 6)), None, "another request of the session, through another server");
@@ -206,6 +378,55 @@ mod tests {
         assert_eq!(desk.claim(&header(2, 7)), Some(asker(2, 7)));
         assert_eq!(desk.load(), (0, 0));
         assert_eq!(desk.ready_list().map(|list| list.asker), Some(asker(2, 8)));
+    }
+
+    /// Danger (S25): at the end of an epoch a request is asked a second time, left out, or overtaken by a later one.
+    #[test]
+    fn what_is_not_answered_is_asked_again_in_its_order() {
+        let mut desk = LearnerDesk::default();
+        desk.forward(write(1, 1, 10));
+        desk.sync(asker(1, 2), SessionId(1));
+        desk.forward(write(1, 3, 10));
+        desk.forward(Asked::Upgrade { session: SessionId(4), timeout_ms: 5 });
+        desk.sync(asker(1, 4), SessionId(1));
+        desk.list(asker(1, 5), SessionId(1), Listed::Ephemerals("".into()));
+        let open = Asked::Open { session: SessionId(5), connection: asker(9, 0).connection, timeout_ms: 7 };
+        desk.forward(open);
+        assert_eq!(desk.synced_before(&header(1, 1)), None);
+        assert_eq!(desk.claim(&header(1, 1)), Some(asker(1, 1)));
+        assert_eq!(desk.synced_before(&header(2, 3)), None, "somebody else's");
+        let create = OpCode::CreateSession.to_i32();
+        let expected = [
+            (1, 2, ForwardedRequest::SYNC),
+            (1, 3, OpCode::Create.to_i32()),
+            (4, 0, create),
+            (1, 4, ForwardedRequest::SYNC),
+            (5, 0, create),
+        ];
+        let again: Vec<_> =
+            desk.to_ask_again().iter().map(|request| (request.session.0, request.cxid, request.op)).collect();
+        assert_eq!(again, expected);
+        assert_eq!(desk.load().0, 5, "asked again, and not answered yet");
+        let kinds: String = desk
+            .take_unanswered()
+            .iter()
+            .map(|unanswered| match unanswered {
+                Unanswered::Sync(_) => 'S',
+                Unanswered::List(_) => 'L',
+                Unanswered::Resume { .. } => 'R',
+                Unanswered::Request(Asked::Write(_)) => 'W',
+                Unanswered::Request(Asked::Upgrade { .. }) => 'U',
+                Unanswered::Request(Asked::Open { .. }) => 'O',
+            })
+            .collect();
+        assert_eq!(kinds, "SWUSLO");
+        assert_eq!(desk.load(), (0, 0));
+        desk.list(asker(1, 9), SessionId(1), Listed::LocalClosed);
+        assert!(desk.has_ready_list(), "nothing is ahead of it");
+        desk.sync(asker(1, 10), SessionId(1));
+        desk.forward(write(1, 11, 1));
+        assert_eq!(desk.synced_before(&header(1, 11)), Some(asker(1, 10)));
+        assert_eq!(desk.synced_before(&header(1, 11)), None);
     }
 
     /// S12: a session that moved must not be spoken for through the server that it left.

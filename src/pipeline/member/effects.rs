@@ -103,6 +103,7 @@ impl Pipeline {
             Effect::Notify { to, notification } => self.links().notify(to, notification),
             Effect::Serve { service, epoch } => self.serve(service, epoch),
             Effect::StopServing => self.stop_serving(),
+            Effect::Suspend => self.suspend(),
             Effect::Look { because } => {
                 self.note_look(because);
             }
@@ -168,8 +169,12 @@ impl Pipeline {
     pub(in crate::pipeline) fn replay(&mut self, through: Zxid) {
         assert!(self.duty == Duty::Idle, "what clients see is committed first");
         while let Some(oldest) = self.pending.pop_front_if(|oldest| oldest.zxid <= through) {
-            if let Err(error) = self.tree.apply(&oldest.record) {
-                end_process("a transaction cannot be applied", format_args!("{}: {error}", oldest.zxid));
+            match self.tree.apply(&oldest.record) {
+                Ok(applied) if self.is_suspended() => self.note_replayed(applied),
+                Ok(_) => {}
+                Err(error) => {
+                    end_process("a transaction cannot be applied", format_args!("{}: {error}", oldest.zxid));
+                }
             }
         }
         assert!(self.tree.last_applied() <= self.node.appended(), "applied what is not in the log");

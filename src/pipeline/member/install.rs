@@ -41,6 +41,9 @@ impl Pipeline {
     /// Cuts the log behind `zxid` and takes back what the tree shows beyond.
     pub(super) fn truncate(&mut self, zxid: Zxid) {
         assert!(self.duty == Duty::Idle, "clients must not see history vanish");
+        if self.is_suspended() {
+            self.end_suspension("what was replayed is cut off");
+        }
         log::info!("cutting the log behind {zxid}, as the leader says; it ended at {}", self.node.appended());
         self.shut_log();
         let dirs = self.options.dirs.clone();
@@ -96,6 +99,9 @@ impl Pipeline {
 
     /// Begins to read the image that follows SNAP, on a thread of its own.
     pub(super) fn install(&mut self, link: LinkId, zxid: Zxid) {
+        if self.is_suspended() {
+            self.end_suspension("the leader sends an image");
+        }
         let Some(reader) = self.links().take_image(link) else {
             // The link is down; its event is on the way.
             log::warn!("the link went down before its image began");

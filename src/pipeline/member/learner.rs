@@ -3,15 +3,14 @@
 
 use super::{
     Pipeline,
-    desk::{List, Listed},
+    desk::{Asked, List, Listed},
 };
 use crate::{
     config::limits,
     cores::messages::{Asker, ConnectionId, Delivery, Touched, Write},
 };
-use bytes::{BufMut, BytesMut};
 use zkfast_tree::session;
-use zkfast_wire::{Id, OpCode, SessionId, TxnHeader, Xid, jute, quorum::ForwardedRequest};
+use zkfast_wire::{SessionId, TxnHeader};
 use zkfast_zab::Event;
 
 impl Pipeline {
@@ -22,40 +21,27 @@ impl Pipeline {
     }
 
     pub(in crate::pipeline) fn forward_write(&mut self, write: Write) {
-        let Write { asker, session, op, body, identities } = write;
-        self.the_member().learner.forward(session, asker.xid.0, asker, body.len());
-        let identities: Vec<Id<'static>> = identities.to_vec();
-        let request = ForwardedRequest { session, cxid: asker.xid.0, op: op.to_i32(), body, identities };
-        self.step(Event::Forward { request: Box::new(request) });
+        self.forward(Asked::Write(write));
+    }
+
+    /// What becomes a transaction goes to the leader, and is kept until that is applied here.
+    pub(super) fn forward(&mut self, asked: Asked) {
+        let request = asked.to_request();
+        self.the_member().learner.forward(asked);
+        self.step(Event::Forward { request });
     }
 
     /// A new session: its id is this server's to give, the rest is the leader's.
     pub(in crate::pipeline) fn forward_open(&mut self, connection: ConnectionId, timeout_ms: i32) {
         let session = self.sessions.new_id(&self.tree);
         self.sessions.connect_only(session, connection);
-        let asker = Asker { connection, xid: Xid(0) };
-        let mut body = BytesMut::with_capacity(4);
-        body.put_i32(timeout_ms);
-        self.the_member().learner.forward(session, 0, asker, body.len());
-        let op = OpCode::CreateSession.to_i32();
-        let request = ForwardedRequest { session, cxid: 0, op, body: body.freeze(), identities: Vec::new() };
-        self.step(Event::Forward { request: Box::new(request) });
+        self.forward(Asked::Open { session, connection, timeout_ms });
     }
 
     /// A sync goes through the leader, behind everything that this server has forwarded (S23).
     pub(in crate::pipeline) fn forward_sync(&mut self, asker: Asker, session: SessionId) {
-        self.the_member().learner.sync(asker);
-        // The leader never reads the path.
-        let mut body = BytesMut::with_capacity(8);
-        jute::put_text(&mut body, "/");
-        let request = ForwardedRequest {
-            session,
-            cxid: asker.xid.0,
-            op: ForwardedRequest::SYNC,
-            body: body.freeze(),
-            identities: Vec::new(),
-        };
-        self.step(Event::Forward { request: Box::new(request) });
+        let request = self.the_member().learner.sync(asker, session).to_request();
+        self.step(Event::Forward { request });
     }
 
     /// The leader's word that a sync is complete. Whatever was committed before it came before it on the link, so it is
@@ -81,15 +67,21 @@ impl Pipeline {
     /// Answers the lists that need not wait any more.
     pub(in crate::pipeline) fn answer_lists(&mut self) {
         while let Some(list) = self.the_member().learner.ready_list() {
-            let List { asker, session, what, .. } = list;
             // The reads behind it see what it saw.
             self.push_batch();
-            let delivery = match what {
-                Listed::Ephemerals(prefix) => self.listed(asker, session, &prefix),
-                Listed::LocalClosed => Delivery::LocalClosed { asker, session },
-            };
+            let (asker, delivery) = self.answer_to(list);
             self.cores[usize::from(asker.connection.core)].push_and_kick(delivery);
         }
+    }
+
+    /// What a list has to say now.
+    pub(super) fn answer_to(&self, list: List) -> (Asker, Delivery) {
+        let List { asker, session, what, .. } = list;
+        let delivery = match what {
+            Listed::Ephemerals(prefix) => self.listed(asker, session, &prefix),
+            Listed::LocalClosed => Delivery::LocalClosed { asker, session },
+        };
+        (asker, delivery)
     }
 
     /// Who asked for a transaction that has just been applied, if a client of this server did.

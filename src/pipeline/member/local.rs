@@ -5,13 +5,14 @@
 use super::Pipeline;
 use crate::{
     cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Submission, Touched, Write},
-    pipeline::{BarrierKind, Duty, member::desk::Listed},
+    pipeline::{
+        BarrierKind, Duty,
+        member::desk::{Asked, Listed},
+    },
 };
-use bytes::{BufMut, BytesMut};
 use std::collections::HashMap;
 use zkfast_tree::session::{self, ExpiryQueue};
-use zkfast_wire::{Decoder, ErrorCode, OpCode, Request, SessionId, Xid, quorum::ForwardedRequest};
-use zkfast_zab::Event;
+use zkfast_wire::{Decoder, ErrorCode, OpCode, Request, SessionId, Xid};
 
 /// Expired sessions taken at a time.
 const EXPIRED_AT_ONCE: usize = 1024;
@@ -200,18 +201,18 @@ impl Pipeline {
         let Some(timeout_ms) = self.local().remove(session) else { return };
         log::info!("local session {session} becomes one of the whole ensemble");
         self.count_local();
+        self.make_global(session, timeout_ms);
+    }
+
+    /// The session's createSession, for which nobody waits.
+    pub(super) fn make_global(&mut self, session: SessionId, timeout_ms: i32) {
         if self.duty == Duty::Orders {
             self.sessions.track(session, timeout_ms, self.clock.now_ms());
             self.own_here(session);
             let request = Request::CreateSession(timeout_ms);
             return self.propose(None, session, Xid(0), OpCode::CreateSession, Ok(&request), &[]);
         }
-        // Nobody waits for the transaction that comes of it.
-        let mut body = BytesMut::with_capacity(4);
-        body.put_i32(timeout_ms);
-        let op = OpCode::CreateSession.to_i32();
-        let request = ForwardedRequest { session, cxid: 0, op, body: body.freeze(), identities: Vec::new() };
-        self.step(Event::Forward { request: Box::new(request) });
+        self.forward(Asked::Upgrade { session, timeout_ms });
     }
 
     /// Ends the session as its client asks; the answer keeps its turn.
@@ -219,6 +220,11 @@ impl Pipeline {
         self.local().remove(session);
         self.sessions.forget(session);
         self.count_local();
+        self.answer_local_closed(asker, session);
+    }
+
+    /// Tells the client that its local session is over, behind what it asked before.
+    pub(super) fn answer_local_closed(&mut self, asker: Asker, session: SessionId) {
         match self.duty {
             Duty::Orders => self.add_barrier(BarrierKind::LocalClosed { asker, session }),
             Duty::Forwards => {
@@ -234,6 +240,10 @@ impl Pipeline {
 
     /// Closes the connections of local sessions that ran out, once a tick.
     pub(super) fn expire_local(&mut self) {
+        if self.is_suspended() {
+            // What was heard of them waits in the lanes.
+            return;
+        }
         let now_ms = self.clock.now_ms();
         let Some(local) = &mut self.the_member().local else { return };
         for session in local.expired(now_ms) {

@@ -16,7 +16,8 @@
 //! Rooms: [`effects`] one arm for each effect; [`install`] cuts and images; [`history`] what learners are sent;
 //! [`learner`] and [`leader`] requests of clients in either role; [`local`] sessions that only this server knows;
 //! [`read_only`] reads without a leader; [`desk`] who waits for what; [`service`] when clients
-//! are served; [`window`] records at hand; [`depth`] how much there is to send; [`sources`] bytes for learners; [`standing`] what status commands tell.
+//! are served; [`suspension`] clients kept over the end of an epoch;
+//! [`window`] records at hand; [`depth`] how much there is to send; [`sources`] bytes for learners; [`standing`] what status commands tell.
 
 mod depth;
 mod desk;
@@ -30,6 +31,7 @@ mod read_only;
 mod service;
 mod sources;
 mod standing;
+mod suspension;
 mod window;
 
 use super::{CoreLanes, Duty, Pipeline, PipelineOptions, SLEEP_MAX, StopFlag};
@@ -45,7 +47,7 @@ use crate::{
     storage::{LogConfig, LogFailure, TxnLog, purge::PurgeMark, recovery::RecoveryOptions},
 };
 use depth::LogDepth;
-use desk::{LeaderDesk, LearnerDesk};
+use desk::{LeaderDesk, LearnerDesk, Unanswered};
 use install::Installing;
 use local::LocalSessions;
 use std::{
@@ -57,6 +59,7 @@ use std::{
     },
     time::Duration,
 };
+use suspension::Suspension;
 use window::Window;
 use zkfast_tree::{Tree, TreeConfig};
 use zkfast_wire::{Packet, Zxid};
@@ -124,6 +127,10 @@ pub(super) struct Member {
     is_read_only: bool,
     learner: LearnerDesk,
     leader: LeaderDesk,
+    /// Clients keep their connections until the next role stands.
+    suspension: Option<Suspension>,
+    /// What clients of this server, now the leader, asked of the last one and nobody ordered.
+    held: VecDeque<Unanswered>,
     installing: Option<Installing>,
     images: (Sender<install::Image>, Receiver<install::Image>),
     /// The last state that the client cores were told of while nobody was served.
@@ -208,6 +215,8 @@ impl Pipeline {
             is_read_only: false,
             learner: LearnerDesk::default(),
             leader: LeaderDesk::default(),
+            suspension: None,
+            held: VecDeque::new(),
             installing: None,
             images: channel(),
             viewed: appended,
@@ -265,6 +274,9 @@ impl Pipeline {
     /// The end of a member: the others learn of it at once, then the log is closed.
     fn leave(mut self) -> Result<(), LogFailure> {
         // What was replayed and not committed must not get into a snapshot (ZOOKEEPER-1549).
+        if self.is_suspended() {
+            self.end_suspension("the server stops");
+        }
         let is_committed = self.duty != Duty::Idle && self.tree.last_applied() <= self.node.committed();
         self.push_batch();
         while !self.tell_to_stop() {
@@ -319,6 +331,7 @@ impl Pipeline {
         if now_ms >= self.the_member().node_tick_ms {
             self.tell_cheap_from();
             self.step(Event::Tick);
+            self.look_after_suspension();
             self.look_for_read_only();
             let next_ms = now_ms + self.node.tick_every_ms();
             self.the_member().node_tick_ms = next_ms;

@@ -14,20 +14,28 @@ impl Pipeline {
         let (shown, committed) = (self.tree.last_applied(), self.node.committed());
         assert!(self.duty == Duty::Idle, "a role ends before the next one begins");
         assert!(shown <= committed, "clients would see {shown}, and {committed} is committed");
+        let serves_clients = service != Service::Leading || self.the_member().options.leader_serves;
+        if self.is_suspended() && !serves_clients {
+            self.end_suspension("this server leads now, and leaves clients to the others");
+        }
+        let is_resumed = self.is_suspended();
         assert!(self.steps.is_empty() && self.barriers.is_empty());
         self.duty = match service {
             Service::Leading => Duty::Orders,
             Service::Following | Service::Observing => Duty::Forwards,
         };
         self.tree.discard_pending();
-        self.show_config();
+        if !is_resumed {
+            self.show_config();
+        }
         if self.duty == Duty::Orders {
             assert!(self.pending.is_empty(), "a reign begins with its whole history applied");
             // S8: nobody expires for what happened under another leader.
             self.sessions.track_all(&self.tree, self.clock.now_ms());
         }
-        let serves_clients = service != Service::Leading || self.the_member().options.leader_serves;
-        if serves_clients {
+        if is_resumed {
+            self.resume();
+        } else if serves_clients {
             for core in &mut self.cores {
                 core.push_and_kick(Delivery::Serve(Box::new(self.tree.reader())));
             }
@@ -64,6 +72,12 @@ impl Pipeline {
         }
         self.barriers.clear();
         self.tree.discard_pending();
+        self.the_member().viewed = self.tree.last_applied();
+        self.drop_clients();
+    }
+
+    /// Has all connections closed, and forgets what was asked on them.
+    pub(super) fn drop_clients(&mut self) {
         self.sessions.clear();
         let member = self.member.as_mut().expect("a member");
         if let Some(local) = &mut member.local {
@@ -71,7 +85,7 @@ impl Pipeline {
         }
         member.learner = LearnerDesk::default();
         member.leader = LeaderDesk::default();
-        member.viewed = self.tree.last_applied();
+        member.held.clear();
         member.options.board.set_serving(false);
         for core in &mut self.cores {
             core.awaits_quiet = true;
@@ -84,7 +98,7 @@ impl Pipeline {
     pub(super) fn tell_view(&mut self) {
         let view = self.tree.last_applied();
         let member = self.member.as_mut().expect("a member");
-        if self.duty != Duty::Idle || member.viewed >= view {
+        if self.duty != Duty::Idle || member.suspension.is_some() || member.viewed >= view {
             return;
         }
         member.viewed = view;
