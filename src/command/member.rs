@@ -49,11 +49,6 @@ pub(super) fn log_files(dirs: &DataDirs) -> io::Result<Vec<(Zxid, u64)>> {
     logs.iter().map(|log| Ok((Zxid(log.zxid.0 - 1), fs::metadata(&log.path)?.len()))).collect()
 }
 
-/// Bytes of the newest snapshot's file; 0 if there is none.
-pub(super) fn snapshot_bytes(dirs: &DataDirs) -> io::Result<u64> {
-    dirs.snapshots()?.last().map_or(Ok(0), |newest| Ok(fs::metadata(&newest.path)?.len()))
-}
-
 /// A port for the others that cannot be had, and the like.
 pub(super) fn refused(error: &LinkError) -> StartError {
     match error {

@@ -85,11 +85,13 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         Some(_) => Some(member::history(&recovered, &dirs).map_err(refused)?),
         None => None,
     };
+    let loaded_bytes = recovered.snapshot.as_ref().map_or(0, |used| used.bytes);
     let mut tree = recovered.tree;
     let client_cores = listeners.len();
     let board = Arc::new(Board::new(client_cores, cfg, address.port()));
     let shared = Arc::new(EdgeShared::new(Arc::clone(&board), cfg.protection.connection_throttle.clone()));
-    let edge_options = Arc::new(EdgeOptions::new(cfg, client_cores, clock));
+    let looks_out = !options.overprovisioned && options.has_own_pipeline_thread();
+    let edge_options = Arc::new(EdgeOptions::new(cfg, client_cores, looks_out, clock));
 
     let mut lanes = Vec::new();
     let mut edges = Vec::new();
@@ -121,7 +123,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         server_id: cfg.server_id.unwrap_or(ServerId(1)),
         tick_ms: cfg.tick_ms,
         flush_warning_ms: cfg.flush_warning_ms,
-        looks_out: !options.overprovisioned,
+        looks_out,
         reaping: ReapPolicy {
             interval_ms: cfg.container_check_interval_ms.into(),
             per_minute_max: cfg.container_deletes_per_minute_max.into(),
@@ -131,6 +133,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
             transactions: u64::from(cfg.snap_count),
             log_bytes: u64::try_from(cfg.snap_log_kib).unwrap_or(0).saturating_mul(1024),
             snapshot,
+            loaded_bytes,
         },
         dirs: dirs.clone(),
     };
@@ -152,7 +155,6 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
                 read_only: settings.read_only_mode,
                 snapshot_size_factor: settings.snapshot_size_factor,
                 log_files: member::log_files(&dirs).map_err(refused)?,
-                snapshot_bytes: member::snapshot_bytes(&dirs).map_err(refused)?,
                 purged: Arc::clone(&purged),
                 board: Arc::clone(&board),
             };

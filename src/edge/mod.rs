@@ -71,6 +71,8 @@ pub struct EdgeOptions {
     pub client_cores: usize,
     /// Whether clients are served from the start. A member of an ensemble waits until it has a role.
     pub serves_from_start: bool,
+    /// Whether a core may look for requests for a moment before it sleeps: it has a CPU and a thread of its own.
+    pub looks_out: bool,
     /// The server's monotonic clock.
     pub clock: Clock,
     /// Length of a tick, milliseconds.
@@ -116,11 +118,12 @@ pub struct EdgeOptions {
 
 impl EdgeOptions {
     /// From the configuration.
-    pub fn new(cfg: &ZooCfg, client_cores: usize, clock: Clock) -> Self {
+    pub fn new(cfg: &ZooCfg, client_cores: usize, looks_out: bool, clock: Clock) -> Self {
         let ms = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
         Self {
             client_cores,
             serves_from_start: !cfg.is_distributed(),
+            looks_out,
             clock,
             tick_ms: cfg.tick_ms,
             frame_bytes_limit: cfg.frame_bytes_limit as usize,

@@ -64,7 +64,7 @@ impl Story {
 
     fn with(change: impl FnOnce(&mut EdgeOptions)) -> Self {
         let cfg = ZooCfg::standalone(Path::new("/nowhere"), 0, &JavaFlags::default()).unwrap();
-        let mut options = EdgeOptions::new(&cfg, 1, Clock::start());
+        let mut options = EdgeOptions::new(&cfg, 1, false, Clock::start());
         change(&mut options);
         let throttle = cfg.protection.connection_throttle.clone();
         let board = Arc::new(Board::new(1, &cfg, 0));

@@ -18,13 +18,18 @@ use super::{
 use crate::{
     config::limits,
     cores::{
+        expectation::{Expectation, LOOK_NS_MAX},
         lanes::{BellEnd, timespec},
         messages::ConnectionId,
     },
     status::CoreCounters,
 };
 use rustix::{
-    event::epoll::{self, EventData, EventFlags},
+    event::{
+        PollFd, PollFlags,
+        epoll::{self, EventData, EventFlags},
+        poll,
+    },
     io::Errno,
 };
 use std::{collections::VecDeque, io, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc, time::Duration};
@@ -56,6 +61,9 @@ pub struct ClientCore {
     next_sweep_ms: u64,
     /// Something is left for the next turn, which therefore must not wait.
     must_go_on: bool,
+    expectation: Expectation,
+    /// The kernel last told of a single connection and nothing else.
+    is_with_one: bool,
 }
 
 impl ClientCore {
@@ -95,6 +103,8 @@ impl ClientCore {
             ids: Vec::new(),
             next_sweep_ms,
             must_go_on: false,
+            expectation: Expectation::default(),
+            is_with_one: false,
         })
     }
 
@@ -134,10 +144,10 @@ impl ClientCore {
 
     /// Waits until there is something to do, and notes what the kernel tells.
     fn wait(&mut self, limit: Duration, may_sleep: impl FnOnce() -> bool) {
-        let Self { bell, core, .. } = self;
-        let asleep = match std::mem::take(&mut self.must_go_on) {
+        let begun_ns = self.options.clock.now_ns();
+        let asleep = match std::mem::take(&mut self.must_go_on) || self.look(begun_ns) {
             true => None,
-            false => bell.fall_asleep(|| !core.has_deliveries() && may_sleep()),
+            false => self.bell.fall_asleep(|| !self.core.has_deliveries() && may_sleep()),
         };
         let limit = match asleep {
             None => Duration::ZERO,
@@ -152,7 +162,11 @@ impl ClientCore {
             Err(Errno::INTR) => &mut [],
             Err(error) => panic!("a client core cannot wait for its sockets: {error}"),
         };
+        if asleep.is_some() {
+            self.expectation.slept(self.options.clock.now_ns() - begun_ns);
+        }
         drop(asleep);
+        self.is_with_one = matches!(events, [event] if !matches!(event.data.u64(), BELL | DOOR));
         for event in events {
             match event.data.u64() {
                 BELL => {}
@@ -169,6 +183,27 @@ impl ClientCore {
                     }
                 }
             }
+        }
+    }
+
+    /// Before the core sleeps: looks for something to do, if one client alone has lately asked again and again. Whether
+    /// there is something. With more clients the answers to those who ask meanwhile would not leave together, which
+    /// costs more than a sleep.
+    fn look(&mut self, begun_ns: u64) -> bool {
+        if !(self.options.looks_out && self.is_with_one && self.expectation.is_soon()) {
+            return false;
+        }
+        loop {
+            let mut epoll = [PollFd::new(&self.epoll, PollFlags::IN)];
+            if self.core.has_deliveries() || poll(&mut epoll, Some(&timespec(Duration::ZERO))) != Ok(0) {
+                return true;
+            }
+            if self.options.clock.now_ns() - begun_ns >= LOOK_NS_MAX {
+                self.expectation.looked_in_vain();
+                return false;
+            }
+            // Whoever else wants this CPU, that client perhaps, has it now.
+            std::thread::yield_now();
         }
     }
 

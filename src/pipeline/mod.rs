@@ -8,13 +8,12 @@
 //!    ([`submit`]).
 //! 3. If no flush is in flight, one is started for all that lies in the window: group commit without a timer.
 //! 4. With nothing to do the core sleeps until its bell rings, or looks for a moment if work is expected soon
-//!    ([`expectation`]).
+//!    ([`Expectation`]).
 //!
 //! Always asserted: applied <= committed <= durable <= appended, and each zxid is the previous + 1 within an epoch.
 //! An error of the log ends the process: nothing is acknowledged after it, and nothing is retried.
 
 mod commit;
-mod expectation;
 mod member;
 mod reaper;
 mod sessions;
@@ -25,6 +24,7 @@ use crate::{
     config::limits,
     cores::{
         clock::{self, Clock},
+        expectation::{Expectation, LOOK_NS_MAX},
         lanes::{LaneReceiver, LaneSender, Sleeper},
         messages::{Asker, CommitBatch, Delivery, Step, Submission},
     },
@@ -32,7 +32,6 @@ use crate::{
     storage::{DataDirs, LogFailure, TxnLog, ring::IN_PLACE_BYTES_MAX},
 };
 use bytes::{Bytes, BytesMut};
-use expectation::{Expectation, LOOK_NS_MAX};
 use member::Member;
 pub use member::MemberOptions;
 pub use reaper::ReapPolicy;

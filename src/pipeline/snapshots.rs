@@ -30,6 +30,8 @@ pub struct SnapshotPolicy {
     pub log_bytes: u64,
     /// How it is written.
     pub snapshot: SnapshotOptions,
+    /// Bytes of the snapshot with which this run began; 0 if there was none.
+    pub loaded_bytes: u64,
 }
 
 /// How many times `snapCount` the replay may grow before a snapshot is taken whatever it costs.
@@ -50,7 +52,7 @@ pub(super) struct Snapshots {
     log_bytes_due: u64,
     random: u64,
     last: Zxid,
-    /// Size of the last snapshot, bytes; 0 before the first one of this run.
+    /// Size of the last snapshot, bytes; 0 if there is none.
     last_bytes: Arc<AtomicU64>,
     /// The last one began then.
     begun: Instant,
@@ -71,7 +73,6 @@ impl Snapshots {
     ) -> Self {
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
         let mut this = Self {
-            policy,
             dirs,
             transactions: 0,
             log_bytes: 0,
@@ -79,7 +80,8 @@ impl Snapshots {
             log_bytes_due: 0,
             random: seed | 1,
             last,
-            last_bytes: Arc::default(),
+            last_bytes: Arc::new(AtomicU64::new(policy.loaded_bytes)),
+            policy,
             begun: Instant::now(),
             lacked_files: Arc::default(),
             counters,
@@ -205,7 +207,7 @@ impl Snapshots {
         }
     }
 
-    /// Size of the last snapshot of this run, bytes; 0 before the first one.
+    /// Size of the last snapshot, bytes; 0 if there is none.
     pub(super) fn last_bytes(&self) -> u64 {
         self.last_bytes.load(Ordering::Relaxed)
     }
@@ -224,5 +226,33 @@ impl Snapshots {
         {
             log::error!("the snapshot thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Danger: the first snapshot after a restart writes a large tree anew for the sake of a short log.
+    #[test]
+    fn the_log_must_have_grown_by_the_loaded_image_before_the_next() {
+        let data = tempfile::tempdir().unwrap();
+        let check = |loaded_bytes, transactions, record_bytes, is_due| {
+            let policy = SnapshotPolicy {
+                transactions: 1000,
+                log_bytes: 0,
+                snapshot: SnapshotOptions::default(),
+                loaded_bytes,
+            };
+            let dirs = DataDirs::new(data.path(), None);
+            let mut snapshots = Snapshots::new(policy, dirs, Zxid::ZERO, Arc::default());
+            (0..transactions).for_each(|_| snapshots.count(record_bytes));
+            assert_eq!(snapshots.is_due(), is_due, "{loaded_bytes} {transactions} {record_bytes}");
+        };
+        check(0, 1000, 200, true);
+        check(0, 400, 200, false);
+        check(300_000, 1000, 200, false);
+        check(300_000, 1500, 200, true);
+        check(u64::MAX, 5000, 200, true);
     }
 }

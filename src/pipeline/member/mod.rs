@@ -91,8 +91,6 @@ pub struct MemberOptions {
     pub snapshot_size_factor: f64,
     /// The log files at the start, oldest first: the zxid before the first record of each, and its bytes.
     pub log_files: Vec<(Zxid, u64)>,
-    /// Bytes of the newest snapshot's file at the start, 0 if there is none.
-    pub snapshot_bytes: u64,
     /// How far the log was purged.
     pub purged: Arc<PurgeMark>,
     /// Where the role is shown.
@@ -340,9 +338,8 @@ impl Pipeline {
 
     /// Tells the node which records are cheaper to send than an image is.
     fn tell_cheap_from(&mut self) {
-        let latest = self.snapshots.last_bytes();
+        let image_bytes = self.snapshots.last_bytes();
         let member = self.the_member();
-        let image_bytes = if latest > 0 { latest } else { member.options.snapshot_bytes };
         let floor = member.depth.cheap_from(image_bytes, member.options.snapshot_size_factor);
         if std::mem::replace(&mut member.cheap_from, floor) != floor {
             self.step(Event::Cheaper { floor });

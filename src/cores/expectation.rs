@@ -1,9 +1,10 @@
-//! Whether the pipeline should look for work for a moment before it sleeps.
+//! Whether a core should look for work for a moment before it sleeps.
 //!
 //! To fall asleep and be woken costs two switches and, where the CPU has gone idle, an interrupt: with one client that
-//! writes in a closed loop a quarter of the time between two flushes. So after some waits that were short the next one
-//! is spent looking; a look that was in vain ends that at once. A server with little to do never looks, and one with
-//! much to do has no waits. Pure: it is told how long the waits were.
+//! writes in a closed loop a quarter of the time between two flushes, with one that reads half of the time between two
+//! requests. So after some waits that were short the next one is spent looking; a look that was in vain ends that at
+//! once. A server with little to do never looks, and one with much to do has no waits. Pure: it is told how long the
+//! waits were.
 
 /// Longest look, nanoseconds: what a client on the same machine or switch takes from its answer to its next request.
 pub const LOOK_NS_MAX: u64 = 60_000;
@@ -11,7 +12,7 @@ pub const LOOK_NS_MAX: u64 = 60_000;
 /// A wait that ended within this time, nanoseconds, would have been a look that pays: being woken takes time too.
 const SHORT_WAIT_NS_MAX: u64 = 100_000;
 
-/// So many short waits in a row make the pipeline look. More than a coincidence, few enough to cost nothing.
+/// So many short waits in a row make a core look. More than a coincidence, few enough to cost nothing.
 const SHORT_WAITS: u32 = 4;
 
 /// How soon work is expected.
