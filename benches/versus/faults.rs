@@ -86,13 +86,14 @@ pub fn lose_follower(group: &mut Group, round: usize) -> anyhow::Result<Disturba
     let mut killer = Killer { group, victim, last_second: warmup + before - 1, is_done: false };
     let outcome = run::run(&settings, Arc::new(AtomicBool::new(false)), &mut killer)?;
     ensure!(killer.is_done, "the load ended before the follower was killed");
-    let failed: u64 = outcome.seconds.iter().map(|second| second.failed).sum();
+    let failed: u64 = outcome.timeline.entries().iter().map(|second| second.failed).sum();
     ensure!(failed == 0, "{failed} writes failed through servers that live");
     group.revive(victim)?;
     let p99_ms = |from: u64, to: u64| {
-        let mut chosen = outcome.seconds.iter().filter(|second| (from..to).contains(&second.index));
-        let mut all = chosen.next().context("a second of the load is missing")?.response.clone();
-        chosen.try_for_each(|second| all.add(&second.response))?;
+        let seconds = outcome.timeline.entries().iter();
+        let mut chosen = seconds.filter(|second| (from..to).contains(&second.second));
+        let mut all = chosen.next().context("a second of the load is missing")?.response()?;
+        chosen.try_for_each(|second| anyhow::Ok(all.add(&second.response()?)?))?;
         anyhow::Ok(all.value_at_quantile(0.99) as f64 / 1e6)
     };
     let death = warmup + before;

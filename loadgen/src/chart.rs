@@ -1,10 +1,11 @@
 //! Line charts as SVG text.
 
 use plotters::{
-    coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter},
+    coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged},
     prelude::*,
     style::RGBColor,
 };
+use std::ops::Range;
 
 /// Size of a chart in pixels; it is scaled to the page.
 const SIZE: (u32, u32) = (920, 320);
@@ -37,6 +38,15 @@ pub enum Legend {
     LowerRight,
 }
 
+/// How the y axis is divided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scale {
+    /// From zero on, in whole steps.
+    Counts,
+    /// In powers of ten.
+    Decades,
+}
+
 /// Names and formats of the axes.
 pub struct Axes<'a> {
     /// Beneath the x axis.
@@ -47,54 +57,140 @@ pub struct Axes<'a> {
     pub x_label: &'a dyn Fn(f64) -> String,
     /// How y values are written.
     pub y_label: &'a dyn Fn(f64) -> String,
-    /// Decades on the y axis.
-    pub y_log: bool,
-    /// Numbers on the x axis, about.
-    pub x_labels: usize,
+    /// How the y axis is divided.
+    pub scale: Scale,
+    /// From one number on the x axis to the next, by the largest x.
+    pub x_step: fn(f64) -> f64,
     /// Where the lines leave room for the legend.
     pub legend: Legend,
 }
 
+/// A step of 1, 2 or 5 times a power of ten, whole, that divides `most` into at most `marks` parts.
+pub fn whole_step(most: f64, marks: usize) -> f64 {
+    let wanted = (most / marks as f64).max(1.0);
+    let decade = 10_f64.powf(wanted.log10().floor());
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|digit| digit * decade)
+        .find(|step| *step >= wanted * (1.0 - 1e-9))
+        .unwrap_or(wanted)
+}
+
+/// An axis with its numbers where we say.
+struct Marked {
+    range: Range<f64>,
+    marks: Vec<f64>,
+}
+
+impl Ranged for Marked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        let share = (value - self.range.start) / (self.range.end - self.range.start);
+        limit.0 + (share * f64::from(limit.1 - limit.0)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
+        self.marks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
+/// The y axis as it is drawn: decades as their logarithms.
+struct Height {
+    from: f64,
+    to: f64,
+    marks: Vec<f64>,
+    scale: Scale,
+}
+
+impl Height {
+    fn of(series: &[Series], scale: Scale) -> Self {
+        let values = || series.iter().flat_map(|line| line.points.iter()).map(|(_, y)| *y);
+        let most = values().fold(0.0, f64::max);
+        match scale {
+            Scale::Counts => {
+                let to = (most * 1.15).max(1.0);
+                let step = whole_step(to, 8);
+                let marks = (0..).map(|mark| f64::from(mark) * step).take_while(|mark| *mark <= to).collect();
+                Self { from: 0.0, to, marks, scale }
+            }
+            Scale::Decades => {
+                let least = values().filter(|y| *y > 0.0).fold(f64::INFINITY, f64::min);
+                // Whole decades, so that there are at least two numbers on the axis.
+                let (from, to) = if least.is_finite() {
+                    (least.log10().floor(), (most.log10() + 1e-9).floor() + 1.0)
+                } else {
+                    (0.0, 1.0)
+                };
+                let between: &[f64] = if to - from <= 2.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let mut marks = Vec::new();
+                for decade in from as i32..=to as i32 {
+                    marks.extend(between.iter().map(|digit| f64::from(decade) + digit.log10()));
+                }
+                marks.retain(|mark| *mark <= to + 1e-9);
+                Self { from, to, marks, scale }
+            }
+        }
+    }
+
+    /// Where a value is drawn.
+    fn at(&self, value: f64) -> f64 {
+        match self.scale {
+            Scale::Counts => value,
+            Scale::Decades => value.max(1e-9).log10().max(self.from),
+        }
+    }
+
+    /// The value that is drawn there.
+    fn value(&self, at: f64) -> f64 {
+        match self.scale {
+            Scale::Counts => at,
+            // Rounded to three digits, or a power of ten would be a little less than one.
+            Scale::Decades => {
+                let value = 10_f64.powf(at);
+                let digit = 10_f64.powf(at.floor() - 2.0);
+                (value / digit).round() * digit
+            }
+        }
+    }
+}
+
 /// Draws the series; empty text if there is nothing to draw.
 pub fn draw(series: &[Series], axes: &Axes<'_>) -> String {
-    let points = || series.iter().flat_map(|line| line.points.iter());
-    let x_max = points().map(|(x, _)| *x).fold(0.0, f64::max);
-    let y_max = points().map(|(_, y)| *y).fold(0.0, f64::max);
-    if points().next().is_none() || x_max <= 0.0 {
+    let x_max = series.iter().flat_map(|line| line.points.iter()).map(|(x, _)| *x).fold(0.0, f64::max);
+    if x_max <= 0.0 {
         return String::new();
     }
     let mut svg = String::new();
-    let drawn = if axes.y_log {
-        let y_min = points().map(|(_, y)| *y).filter(|y| *y > 0.0).fold(f64::INFINITY, f64::min);
-        // Whole decades, so that there are at least two numbers on the axis.
-        let decade = |y: f64, up: f64| 10_f64.powf((y.log10() + up).floor());
-        let bounds = if y_min.is_finite() { (decade(y_min, 0.0), decade(y_max, 1.0)) } else { (1.0, 10.0) };
-        draw_in(&mut svg, series, axes, x_max, (bounds.0..bounds.1).log_scale())
-    } else {
-        draw_in(&mut svg, series, axes, x_max, 0.0..(y_max * 1.15).max(1.0))
-    };
     // The only thing that can fail is writing to memory, which does not.
-    drawn.map(|()| svg).unwrap_or_default()
+    draw_in(&mut svg, series, axes, x_max).map(|()| svg).unwrap_or_default()
 }
 
-fn draw_in<Y>(
+fn draw_in(
     svg: &mut String,
     series: &[Series],
     axes: &Axes<'_>,
     x_max: f64,
-    y_range: Y,
-) -> Result<(), Box<dyn std::error::Error>>
-where
-    Y: AsRangedCoord<Value = f64>,
-    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
+) -> Result<(), Box<dyn std::error::Error>> {
+    let height = Height::of(series, axes.scale);
+    let x_step = (axes.x_step)(x_max);
+    let x_marks: Vec<f64> =
+        (0..).map(|mark| f64::from(mark) * x_step).take_while(|mark| *mark <= x_max + 1e-9).collect();
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
         .margin_right(28)
         .x_label_area_size(42)
         .y_label_area_size(78)
-        .build_cartesian_2d(0.0..x_max, y_range)?;
+        .build_cartesian_2d(
+            Marked { range: 0.0..x_max, marks: x_marks },
+            Marked { range: height.from..height.to, marks: height.marks.clone() },
+        )?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -104,15 +200,18 @@ where
         .axis_desc_style(("sans-serif", 14))
         .x_desc(axes.x_name)
         .y_desc(axes.y_name)
-        .x_labels(axes.x_labels)
-        .y_labels(8)
         .x_label_formatter(&|x| (axes.x_label)(*x))
-        .y_label_formatter(&|y| (axes.y_label)(*y))
+        .y_label_formatter(&|y| (axes.y_label)(height.value(*y)))
         .draw()?;
     for (line, colour) in series.iter().zip(COLOURS.iter().cycle()) {
         let style = colour.stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), style))?
+        let points: Vec<(f64, f64)> = line.points.iter().map(|(x, y)| (*x, height.at(*y))).collect();
+        let drawn = match points[..] {
+            // A line of one point would not be seen.
+            [(x, y)] => chart.draw_series(LineSeries::new([(x, y), (x, y)], style).point_size(3))?,
+            _ => chart.draw_series(LineSeries::new(points, style))?,
+        };
+        drawn
             .label(line.name.clone())
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
     }
@@ -130,4 +229,45 @@ where
     }
     area.present()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{show_count, show_nanos};
+
+    /// The numbers beside the y axis of a chart with these values, from the lowest on.
+    fn labels(values: &[f64], scale: Scale) -> Vec<String> {
+        let points = values.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect();
+        let height = Height::of(&[Series { name: String::new(), points }], scale);
+        let show = |y: f64| match scale {
+            Scale::Counts => show_count(y.round() as u64),
+            Scale::Decades => show_nanos(y as u64),
+        };
+        height.marks.iter().map(|mark| show(height.value(*mark))).collect()
+    }
+
+    /// Danger: an axis with the same number twice, or with one alone, cannot be read.
+    #[test]
+    fn no_number_stands_on_an_axis_twice() {
+        for most in [0.0, 1.0, 2.0, 3.0, 7.0, 64.0, 999.0, 1_000.0, 50_000.0, 123_456.0] {
+            let labels = labels(&[0.0, most], Scale::Counts);
+            let mut once = labels.clone();
+            once.dedup();
+            assert_eq!(labels, once, "{most}");
+            assert!((2..=10).contains(&labels.len()), "{most}: {labels:?}");
+        }
+        for (least, most) in [(1e6, 1e6), (2e5, 9e5), (1.0, 5e9), (999.9, 1e9), (3e6, 4e6)] {
+            let labels = labels(&[least, most], Scale::Decades);
+            let mut once = labels.clone();
+            once.dedup();
+            assert_eq!(labels, once, "{least} {most}");
+            assert!((2..=12).contains(&labels.len()), "{least} {most}: {labels:?}");
+        }
+        assert_eq!(labels(&[2e5, 9e5], Scale::Decades), ["100 us", "200 us", "500 us", "1.00 ms"]);
+        assert_eq!(
+            [0.4, 1.0, 11.0, 30.0, 7_200.0].map(|most| whole_step(most, 10)),
+            [1.0, 1.0, 2.0, 5.0, 1_000.0]
+        );
+    }
 }

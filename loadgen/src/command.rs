@@ -76,7 +76,7 @@ fn run_once(arguments: &RunArgs) -> anyhow::Result<bool> {
         write_file(path, page(&report).as_bytes())?;
     }
     if let Some(path) = &arguments.hlog {
-        write_file(path, &interval_log(&outcome.seconds, outcome.began)?)?;
+        write_file(path, &interval_log(&outcome.timeline, outcome.began)?)?;
     }
     let failed = compare::exceeded_alone(&report, &arguments.fail_if)?;
     for budget in &failed {
@@ -98,6 +98,13 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
         (None, Some(_), _, _) => run.rate = Some(1.0),
         _ => {}
     }
+    for (given, name) in [
+        (run.html.is_some(), "--html"),
+        (run.hlog.is_some(), "--hlog"),
+        (!run.fail_if.is_empty(), "--fail-if"),
+    ] {
+        ensure!(!given, "find-max has no {name}; run loadgen once more at the rate that it finds");
+    }
     // The nodes serve every step.
     run.keep = true;
     let settings = arguments.run.settings()?;
@@ -118,7 +125,7 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
     let mut client = run::connect_any(&settings.hosts, settings.timeout_ms)?;
     layout::remove(&mut client, &settings.plan.root)?;
     client.close();
-    Ok(steps.iter().any(|step| step.holds))
+    Ok(steps.iter().any(|step| step.verdict == find_max::Verdict::Holds))
 }
 
 fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
@@ -148,6 +155,7 @@ fn compare_runs(arguments: &CompareArgs) -> anyhow::Result<bool> {
     for difference in compare::unlike(&before, &after) {
         println!("note: the loads differ in {difference}");
     }
+    compare::check_power(&lines, &arguments.fail_if)?;
     let failed = compare::exceeded(&lines, &arguments.fail_if);
     for budget in &failed {
         eprintln!("loadgen: over budget: {budget}");

@@ -2,7 +2,8 @@
 //!
 //! With at least four runs on both sides, a run is a sample. With fewer, the counted seconds of the runs are; seconds of
 //! one run are not independent of each other, which the output says. The test is Mann and Whitney's U, two-sided: it
-//! asks nothing about how latencies are distributed.
+//! asks nothing about how latencies are distributed. Several metrics are several chances to be wrong: their
+//! probabilities are corrected by Holm's method. Failures are not tested: one more is one more.
 
 use crate::{
     report::{Report, SCHEMA},
@@ -70,20 +71,17 @@ impl Metric {
 
     /// One sample per counted second.
     fn seconds(self, report: &Report) -> Vec<f64> {
-        let seconds = report.timeline.iter().filter(|second| !second.warmup);
-        let last = report.timeline.iter().map(|second| second.second).max();
-        // The last second is cut short by the end of the run.
-        let whole = seconds.filter(|second| Some(second.second) != last);
-        whole
+        report
+            .whole_seconds()
             .filter_map(|second| {
                 let latency = &second.response_ns;
                 Some(match self {
-                    Self::Rate => second.succeeded as f64,
+                    Self::Rate => second.succeeded as f64 / second.width as f64,
                     Self::P50 => latency.p50 as f64,
                     Self::P99 => latency.p99 as f64,
                     Self::P999 => latency.p999 as f64,
                     Self::Max => latency.max as f64,
-                    Self::Errors => second.failed as f64,
+                    Self::Errors => second.failed as f64 / second.width as f64,
                     Self::Cpu => return None,
                 })
             })
@@ -148,7 +146,9 @@ pub struct Line {
     pub before: f64,
     /// Median of the second set.
     pub after: f64,
-    /// Probability that a difference like this is noise; `None` with too few samples.
+    /// Samples on each side; fewer than runs times seconds where the figure is one of whole runs.
+    pub samples: (usize, usize),
+    /// Probability that a difference like this is noise; `None` with too few samples, or where nothing is tested.
     pub p: Option<f64>,
 }
 
@@ -162,10 +162,44 @@ impl Line {
         }
     }
 
-    /// Whether the difference is more than noise.
-    pub fn significant(&self) -> bool {
-        self.p.is_some_and(|p| p < SIGNIFICANT)
+    /// Whether its samples are held against each other. Failures are not: a server that fails more is worse.
+    fn is_tested(&self) -> bool {
+        self.metric != Metric::Errors
     }
+
+    /// Whether a difference, however large, can be told from noise among `family` metrics.
+    fn can_be_significant(&self, family: usize) -> bool {
+        least_p(self.samples.0, self.samples.1) * (family as f64) < SIGNIFICANT
+    }
+}
+
+/// The probabilities of `lines` corrected by Holm's method: the least is multiplied by the number of tested metrics, the
+/// next by one less, and so on, each at least as large as the one before.
+pub fn holm(lines: &[&Line]) -> Vec<Option<f64>> {
+    let mut order: Vec<(usize, f64)> =
+        lines.iter().enumerate().filter_map(|(at, line)| Some((at, line.p?))).collect();
+    order.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (count, mut least) = (order.len(), 0.0_f64);
+    let mut corrected = vec![None; lines.len()];
+    for (rank, (at, p)) in order.into_iter().enumerate() {
+        least = least.max((p * (count - rank) as f64).min(1.0));
+        corrected[at] = Some(least);
+    }
+    corrected
+}
+
+/// The least probability that samples of these sizes can have: all of one side beneath all of the other.
+fn least_p(n: usize, m: usize) -> f64 {
+    if n < 3 || m < 3 {
+        return 1.0;
+    }
+    // 2 / (n + m over n)
+    (1..=n).fold(2.0, |p, i| p * i as f64 / (m + i) as f64).min(1.0)
+}
+
+/// Runs on each side from which on a difference of one among `family` metrics can be significant.
+fn runs_needed(family: usize) -> usize {
+    (RUNS_ENOUGH..).find(|runs| least_p(*runs, *runs) * (family as f64) < SIGNIFICANT).unwrap_or(RUNS_ENOUGH)
 }
 
 /// Reads the runs of a comma-separated list of files.
@@ -205,15 +239,13 @@ pub fn compare(before: &[Report], after: &[Report]) -> anyhow::Result<Vec<Line>>
             if one.is_empty() || two.is_empty() {
                 return None;
             }
-            let p = if runs {
-                mann_whitney(&one, &two)
-            } else {
-                let seconds = |set: &[Report]| {
-                    set.iter().flat_map(|report| metric.seconds(report)).collect::<Vec<f64>>()
-                };
-                mann_whitney(&seconds(before), &seconds(after))
-            };
-            Some(Line { metric, before: median(one), after: median(two), p })
+            let seconds =
+                |set: &[Report]| set.iter().flat_map(|report| metric.seconds(report)).collect::<Vec<f64>>();
+            let (first, second) =
+                if runs { (one.clone(), two.clone()) } else { (seconds(before), seconds(after)) };
+            let samples = (first.len(), second.len());
+            let p = if metric == Metric::Errors { None } else { mann_whitney(&first, &second) };
+            Some(Line { metric, before: median(one), after: median(two), samples, p })
         })
         .collect())
 }
@@ -240,18 +272,30 @@ pub fn unlike(before: &[Report], after: &[Report]) -> Vec<String> {
 /// The lines as a table.
 pub fn show(lines: &[Line], runs: (usize, usize)) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "{:<8}{:>14}{:>14}{:>10}  {:<8}", "", "before", "after", "change", "p");
-    for line in lines {
+    let all: Vec<&Line> = lines.iter().collect();
+    let corrected = holm(&all);
+    let tested = corrected.iter().flatten().count();
+    let _ =
+        writeln!(out, "{:<8}{:>14}{:>14}{:>10}  {:<8}{:<8}", "", "before", "after", "change", "p", "p Holm");
+    for (line, corrected) in lines.iter().zip(&corrected) {
         let change = line.change();
+        let probability = |p: Option<f64>| p.map_or("-".to_owned(), three_digits);
         let _ = writeln!(
             out,
-            "{:<8}{:>14}{:>14}{:>10}  {:<8}{}",
+            "{:<8}{:>14}{:>14}{:>10}  {:<8}{:<8}{}",
             line.metric.name(),
             line.metric.show(line.before),
             line.metric.show(line.after),
             if change.is_finite() { format!("{:+.1}%", change * 100.0) } else { "new".to_owned() },
-            line.p.map_or("-".to_owned(), three_digits),
-            if line.significant() { "significant" } else { "" }
+            probability(line.p),
+            probability(*corrected),
+            if corrected.is_some_and(|p| p < SIGNIFICANT) { "significant" } else { "" }
+        );
+    }
+    if tested > 1 {
+        let _ = writeln!(
+            out,
+            "note: {tested} metrics were tested; \"p Holm\" is corrected for that, and below {SIGNIFICANT} significant."
         );
     }
     if runs.0.min(runs.1) < RUNS_ENOUGH {
@@ -261,7 +305,48 @@ pub fn show(lines: &[Line], runs: (usize, usize)) -> String {
             runs.0, runs.1
         );
     }
+    for (line, _) in lines.iter().zip(&corrected).filter(|(line, _)| line.is_tested()) {
+        if !line.can_be_significant(tested.max(1)) {
+            let _ = writeln!(
+                out,
+                "note: with {} and {} samples no difference of {}, however large, can be significant among {} metrics; \
+                 compare {} runs with as many.",
+                line.samples.0,
+                line.samples.1,
+                line.metric.name(),
+                tested.max(1),
+                runs_needed(tested.max(1))
+            );
+        }
+    }
     out
+}
+
+/// The metrics whose changes these budgets limit, each once: those that are tested together.
+fn family<'a>(lines: &'a [Line], budgets: &[Budget]) -> Vec<&'a Line> {
+    let limited = |line: &&Line| budgets.iter().any(|budget| budget.relative && budget.metric == line.metric);
+    lines.iter().filter(|line| line.is_tested()).filter(limited).collect()
+}
+
+/// Whether these budgets can be exceeded at all.
+///
+/// # Errors
+/// If there are too few samples for any difference to be significant: a budget that nothing can exceed guards nothing.
+pub fn check_power(lines: &[Line], budgets: &[Budget]) -> anyhow::Result<()> {
+    let family = family(lines, budgets);
+    for line in &family {
+        let (n, m) = line.samples;
+        ensure!(
+            line.can_be_significant(family.len()),
+            "a change of {} cannot be told from noise with {n} and {m} samples and {} budget(s) of changes; give at \
+             least {runs} runs on each side (a1.json,a2.json,...){}",
+            line.metric.name(),
+            family.len(),
+            if line.metric == Metric::Cpu { "" } else { ", or runs of 10 seconds and more (-d 10s)" },
+            runs = runs_needed(family.len()),
+        );
+    }
+    Ok(())
 }
 
 /// Whether a single run can be held against these budgets, so that nobody learns it after the run.
@@ -304,8 +389,11 @@ pub fn exceeded_alone(report: &Report, budgets: &[Budget]) -> anyhow::Result<Vec
     Ok(failed)
 }
 
-/// The budgets that are exceeded by a significant difference (or by any, where significance cannot be told).
+/// The budgets that are exceeded: changes by a significant difference (Holm's method over the metrics that budgets
+/// limit) or by any where significance cannot be told, figures and failures by any.
 pub fn exceeded(lines: &[Line], budgets: &[Budget]) -> Vec<String> {
+    let family = family(lines, budgets);
+    let corrected = holm(&family);
     let mut failed = Vec::new();
     for budget in budgets {
         let Some(line) = lines.iter().find(|line| line.metric == budget.metric) else {
@@ -314,12 +402,18 @@ pub fn exceeded(lines: &[Line], budgets: &[Budget]) -> Vec<String> {
         };
         let value = if budget.relative { line.change() } else { line.after };
         let beyond = if budget.above { value > budget.limit } else { value < budget.limit };
-        if beyond && (!budget.relative || line.p.is_none() || line.significant()) {
+        let p = family
+            .iter()
+            .zip(&corrected)
+            .find(|(other, _)| budget.relative && other.metric == line.metric)
+            .and_then(|(_, p)| *p);
+        if beyond && p.is_none_or(|p| p < SIGNIFICANT) {
             failed.push(format!(
-                "{}: {} to {}",
+                "{}: {} to {}{}",
                 budget.text,
                 line.metric.show(line.before),
-                line.metric.show(line.after)
+                line.metric.show(line.after),
+                p.map_or(String::new(), |p| format!(" (p {})", three_digits(p)))
             ));
         }
     }
@@ -426,9 +520,53 @@ mod tests {
         assert!(apart(RUNS_ENOUGH - 1) > SIGNIFICANT);
     }
 
+    /// Holm (1979), checked against statsmodels' multipletests(method="holm").
+    #[test]
+    fn several_metrics_are_corrected_for() {
+        let line = |p| Line { metric: Metric::P99, before: 1.0, after: 2.0, samples: (9, 9), p };
+        let lines = [Some(0.01), Some(0.04), None, Some(0.03)].map(line);
+        let corrected = holm(&lines.iter().collect::<Vec<_>>());
+        let expected = [Some(0.03), Some(0.06), None, Some(0.06)];
+        for (got, expected) in corrected.iter().zip(expected) {
+            assert!((got.unwrap_or(9.0) - expected.unwrap_or(9.0)).abs() < 1e-12, "{corrected:?}");
+        }
+        // One of two budgets alone would fail; together with the other it is within chance.
+        let two = [
+            Line { metric: Metric::P50, ..line(Some(0.03)) },
+            Line { metric: Metric::P99, ..line(Some(0.6)) },
+        ];
+        let budgets = ["p50>+10%", "p99>+10%"].map(|text| budget(text).unwrap());
+        assert_eq!(exceeded(&two, &budgets[..1]).len(), 1);
+        assert_eq!(exceeded(&two, &budgets).len(), 0);
+    }
+
+    /// A check that cannot fail must say so instead of passing.
+    #[test]
+    fn a_budget_that_nothing_can_exceed_is_refused() {
+        let line = |metric, n| Line { metric, before: 1.0, after: 9.0, samples: (n, n), p: None };
+        let budgets = ["p50>+10%", "p99>+10%", "errors>+0%"].map(|text| budget(text).unwrap());
+        let lines = |n| [line(Metric::P50, n), line(Metric::P99, n), line(Metric::Errors, n)];
+        let words = check_power(&lines(3), &budgets[..1]).unwrap_err().to_string();
+        assert!(words.contains("3 and 3 samples") && words.contains("at least 4 runs"), "{words}");
+        assert!(check_power(&lines(4), &budgets[..1]).is_ok());
+        let words = check_power(&lines(4), &budgets[..2]).unwrap_err().to_string();
+        assert!(words.contains("at least 5 runs"), "two metrics need more: {words}");
+        assert!(check_power(&lines(1), &budgets[2..]).is_ok(), "failures need no test");
+        assert!((least_p(4, 4) - 2.0 / 70.0).abs() < 1e-12 && (least_p(3, 3) - 0.1).abs() < 1e-12);
+        assert!(show(&lines(3), (3, 3)).contains("can be significant"), "{}", show(&lines(3), (3, 3)));
+    }
+
+    /// Danger: a thousand failures more, in so few runs that they count as noise.
+    #[test]
+    fn failures_need_no_significance() {
+        let errors = |p| Line { metric: Metric::Errors, before: 0.0, after: 3.0, samples: (3, 3), p };
+        assert_eq!(exceeded(&[errors(Some(1.0))], &[budget("errors>+0%").unwrap()]).len(), 1);
+        assert_eq!(exceeded(&[errors(None)], &[budget("errors>0").unwrap()]).len(), 1);
+    }
+
     #[test]
     fn budgets_read_as_written_and_fail_only_beyond_noise() {
-        let line = |p| Line { metric: Metric::P99, before: 100.0, after: 120.0, p };
+        let line = |p| Line { metric: Metric::P99, before: 100.0, after: 120.0, samples: (9, 9), p };
         let ten = budget("p99>+10%").unwrap();
         assert_eq!(exceeded(&[line(Some(0.01))], std::slice::from_ref(&ten)).len(), 1);
         assert_eq!(exceeded(&[line(Some(0.5))], std::slice::from_ref(&ten)).len(), 0, "within noise");

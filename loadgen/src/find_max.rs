@@ -37,8 +37,31 @@ pub struct Search {
 
 /// Runs that a search may take.
 const RUNS_LIMIT: usize = 40;
-/// Share of the wanted rate that must be answered.
-const ANSWERED: f64 = 0.99;
+
+/// How a tried rate went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The objective held, and all that was due was answered without a failure.
+    Holds,
+    /// It did not.
+    Misses,
+    /// It did not, and the generator was busy or late: the server is not to blame before it has one of its own.
+    GeneratorLimits,
+    /// Ended early: it says nothing.
+    Interrupted,
+}
+
+impl Verdict {
+    /// In tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Holds => "holds",
+            Self::Misses => "misses",
+            Self::GeneratorLimits => "misses (the generator was the limit)",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
 
 /// One tried rate.
 #[derive(Debug)]
@@ -47,8 +70,8 @@ pub struct Step {
     pub rate: f64,
     /// Response time at the objective's quantile.
     pub at_quantile: Nanos,
-    /// Whether the objective held, all was answered and nothing failed.
-    pub holds: bool,
+    /// How it went.
+    pub verdict: Verdict,
     /// The run.
     pub report: Report,
 }
@@ -74,14 +97,14 @@ pub fn find_max(
             show_count(rate as u64),
             objective.quantile * 100.0,
             show_nanos(step.at_quantile),
-            if step.holds { "holds" } else { "misses" }
+            step.verdict.name()
         ));
-        let holds = step.holds;
+        let verdict = step.verdict;
         steps.push(step);
-        if holds {
-            good = rate;
-        } else {
-            bad = Some(rate);
+        match verdict {
+            Verdict::Holds => good = rate,
+            Verdict::Misses | Verdict::GeneratorLimits => bad = Some(rate),
+            Verdict::Interrupted => break,
         }
         rate = match bad {
             None if good >= search.most => break,
@@ -115,10 +138,23 @@ fn try_rate(
     let outcome = run::run(&settings, stop.clone(), &mut Quiet(watcher))?;
     let at_quantile = outcome.measured.response_at(objective.quantile);
     let report = Report::new(&settings, &outcome);
-    // Of what was due: whether it was answered soon enough, the objective says.
-    let answered =
-        report.total.succeeded as f64 / report.seconds >= ANSWERED * rate && report.total.failed == 0;
-    Ok(Step { rate, at_quantile, holds: answered && at_quantile <= objective.limit, report })
+    let verdict = verdict(&report, at_quantile, objective.limit);
+    Ok(Step { rate, at_quantile, verdict, report })
+}
+
+/// What was due (with Poisson arrivals not exactly rate x time) is what succeeded and what failed, whenever it was
+/// answered: whether that was soon enough, the objective says.
+fn verdict(report: &Report, at_quantile: Nanos, limit: Nanos) -> Verdict {
+    let answered = report.total.succeeded > 0 && report.total.failed == 0;
+    if report.interrupted {
+        Verdict::Interrupted
+    } else if answered && at_quantile <= limit && report.verified() {
+        Verdict::Holds
+    } else if report.generator_was_the_limit() {
+        Verdict::GeneratorLimits
+    } else {
+        Verdict::Misses
+    }
 }
 
 /// Passes nothing on but the seconds.
@@ -131,13 +167,13 @@ impl Watcher for Quiet<'_> {
     fn step(&mut self, _text: &str) {}
 }
 
-/// The tried rates as a table, with the knee.
+/// The tried rates as a table, with the knee and what to know before quoting it.
 pub fn show(steps: &[Step], objective: Objective) -> String {
     let mut out = String::new();
     let name = format!("p{}", objective.quantile * 100.0);
     let _ =
         writeln!(out, "{:>12}  {:>12}  {:>9}  {:>9}  {:>9}  ", "rate/s", "answered/s", "p50", name, "max");
-    let knee = steps.iter().rposition(|step| step.holds);
+    let knee = steps.iter().rposition(|step| step.verdict == Verdict::Holds);
     for (index, step) in steps.iter().enumerate() {
         let _ = writeln!(
             out,
@@ -147,7 +183,7 @@ pub fn show(steps: &[Step], objective: Objective) -> String {
             show_nanos(step.report.total.response_ns.p50),
             show_nanos(step.at_quantile),
             show_nanos(step.report.total.response_ns.max),
-            if step.holds { "holds" } else { "misses" },
+            step.verdict.name(),
             if Some(index) == knee { "  <- knee" } else { "" }
         );
     }
@@ -165,5 +201,74 @@ pub fn show(steps: &[Step], objective: Objective) -> String {
                 writeln!(out, "no rate was found at which {name} <= {} holds", show_nanos(objective.limit));
         }
     }
+    if steps.iter().any(|step| step.verdict == Verdict::Interrupted) {
+        let _ = writeln!(
+            out,
+            "note: the search was interrupted after {} of its rates: the knee may be higher.",
+            steps.iter().filter(|step| step.verdict != Verdict::Interrupted).count()
+        );
+    }
+    let above = &steps[knee.map_or(0, |at| at + 1)..];
+    if let Some(step) = above.iter().find(|step| step.verdict == Verdict::GeneratorLimits) {
+        let _ = writeln!(
+            out,
+            "note: at {}/s the generator was the limit, not the server; the server may hold more. {}",
+            show_count(step.rate as u64),
+            step.report.remarks.join(" ")
+        );
+    }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::CommandLine;
+    use clap::Parser;
+
+    fn report() -> Report {
+        let line = CommandLine::try_parse_from(["loadgen", "--writes", "1k/s", "--poisson"]).unwrap();
+        let settings = line.run.settings().unwrap();
+        let mut report = Report::new(&settings, &run::Outcome::default());
+        report.total.succeeded = 940;
+        report
+    }
+
+    /// Danger: a server is said to be at its end where the generator was, or where Poisson sent less than the mean.
+    #[test]
+    fn a_step_is_judged_by_what_was_due_and_by_whose_fault_it_was() {
+        let (fast, limit) = (1_000_000, 5_000_000);
+        assert_eq!(verdict(&report(), fast, limit), Verdict::Holds, "940 were due, and came, at 1,000/s");
+        assert_eq!(verdict(&report(), 9_000_000, limit), Verdict::Misses);
+        let mut failed = report();
+        failed.total.failed = 1;
+        assert_eq!(verdict(&failed, fast, limit), Verdict::Misses);
+        for busy in [
+            Report { client_utilisation: 0.9, ..report() },
+            Report {
+                schedule_lag_ns: crate::report::Latency { p99: 9_000_000, ..report().schedule_lag_ns },
+                ..report()
+            },
+        ] {
+            assert_eq!(verdict(&busy, 9_000_000, limit), Verdict::GeneratorLimits);
+            assert_eq!(verdict(&busy, fast, limit), Verdict::Holds, "what holds, holds");
+        }
+        let cut = Report { interrupted: true, ..report() };
+        assert_eq!(verdict(&cut, fast, limit), Verdict::Interrupted, "half a step proves nothing");
+    }
+
+    /// Danger: a user quotes the knee of a search that was ended, or that the generator ended.
+    #[test]
+    fn the_table_says_what_limits_the_answer() {
+        let step = |rate, verdict| Step { rate, at_quantile: 1, verdict, report: report() };
+        let objective = Objective { quantile: 0.99, limit: 5_000_000 };
+        let text = show(&[step(1e3, Verdict::Holds), step(2e3, Verdict::GeneratorLimits)], objective);
+        assert!(
+            text.contains("1,000/s") && text.contains("at 2,000/s the generator was the limit"),
+            "{text}"
+        );
+        let text = show(&[step(1e3, Verdict::Holds), step(2e3, Verdict::Interrupted)], objective);
+        assert!(text.contains("interrupted after 1 of its rates") && text.contains("<- knee"), "{text}");
+        assert!(!show(&[step(1e3, Verdict::Misses)], objective).contains("note"));
+    }
 }

@@ -34,6 +34,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod storm;
+pub mod timeline;
 pub mod traffic;
 pub mod units;
 pub mod verify;

@@ -1,12 +1,15 @@
 //! The report as one HTML file: everything inline, nothing loaded from anywhere.
 
 use crate::{
-    chart::{Axes, Legend, Series, draw},
+    chart::{Axes, Legend, Scale, Series, draw, whole_step},
     facts::changes,
     report::{Latency, OperationResult, Report, SecondResult},
     units::{show_count, show_nanos, three_digits},
 };
 use std::fmt::Write;
+
+/// Longest text of a mix that makes a heading.
+const TITLE_CHARS: usize = 48;
 
 const STYLE: &str = "\
 body{font:15px/1.45 system-ui,sans-serif;color:#222;max-width:980px;margin:2em auto;padding:0 1em}\
@@ -18,18 +21,20 @@ p.about{color:#555;margin:.1em 0}\
 table{border-collapse:collapse;width:100%;font-size:.9em}\
 th,td{padding:.28em .6em;text-align:right;border-bottom:1px solid #e5e5e5}\
 th:first-child,td:first-child{text-align:left}th{color:#555;font-weight:600}\
-svg{width:100%;height:auto}\
+.chart,.wide{overflow-x:auto}svg{display:block;width:100%;min-width:620px;height:auto}\
+p.mix{font-family:ui-monospace,monospace;overflow-wrap:anywhere}h1{overflow-wrap:anywhere}\
 .note{background:#fff6dd;border-left:4px solid #e6a100;padding:.5em .8em;margin:.5em 0}\
 .bad{background:#fde8e6;border-left:4px solid #c0392b;padding:.5em .8em;margin:.5em 0}";
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
     let mut out = String::new();
-    let title = format!("loadgen: {}", escape(&mix_text(report)));
+    let title = format!("loadgen: {}", escape(&title(report)));
     let _ = write!(
         out,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
-         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body><h1>{title}</h1>"
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><style>{STYLE}</style></head><body>\
+         <h1>{title}</h1>"
     );
     about(&mut out, report);
     cards(&mut out, report);
@@ -43,6 +48,20 @@ pub fn page(report: &Report) -> String {
     server(&mut out, report);
     out.push_str("</body></html>\n");
     out
+}
+
+/// What fits on a line: how much of how many operations; what they are stands beneath it.
+fn title(report: &Report) -> String {
+    let text = mix_text(report);
+    if text.len() <= TITLE_CHARS {
+        return text;
+    }
+    let operations = report.load.mixes.iter().map(|(mix, _)| mix.split(',').count()).sum::<usize>();
+    let rate: Option<f64> = report.load.mixes.iter().map(|(_, rate)| *rate).sum();
+    match rate {
+        Some(rate) => format!("a mix of {operations} operations at {}/s", show_count(rate as u64)),
+        None => format!("a mix of {operations} operations, closed loop"),
+    }
 }
 
 fn mix_text(report: &Report) -> String {
@@ -67,8 +86,9 @@ fn about(out: &mut String, report: &Report) {
     };
     let _ = write!(
         out,
-        "<p class=\"about\">{} on {} connections to {}; values of {} bytes; {} znodes, {} keys; measured for {} s{}; \
+        "<p class=\"about mix\">{}</p><p class=\"about\">{} on {} connections to {}; values of {} bytes; {} znodes, {} keys; measured for {} s{}; \
          seed {}.</p>",
+        escape(&mix_text(report)),
         escape(&loop_text),
         load.connections,
         escape(&load.hosts),
@@ -140,59 +160,66 @@ fn verification(out: &mut String, report: &Report) {
 }
 
 fn charts(out: &mut String, report: &Report) {
-    // The last, unfinished second would show a drop that was none.
-    let whole = report.timeline.len().saturating_sub(usize::from(report.timeline.len() > 1));
-    let seconds: Vec<&SecondResult> = report.timeline.iter().take(whole).collect();
-    let over_time = |name: &str, of: &dyn Fn(&SecondResult) -> f64| Series {
+    let line = |name: &str, seconds: &[&SecondResult], of: &dyn Fn(&SecondResult) -> f64| Series {
         name: name.to_owned(),
-        points: seconds.iter().map(|second| (second.second as f64 + 1.0, of(second))).collect(),
+        points: seconds.iter().map(|second| (report.end_of(second), of(second))).collect(),
     };
-    // A mark between two seconds of a short run stays without a number, or the same number would stand there twice.
-    let x_seconds = |x: f64| if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() };
+    let all: Vec<&SecondResult> = report.timeline.iter().collect();
+    // A second that is cut short by an end, or has no more than late answers, would show a drop that was none.
+    let fraction = report.load.warmup_seconds.fract() > 0.0;
+    let warmup = report.timeline.iter().filter(|s| s.warmup && !(fraction && s.second == 0));
+    let whole: Vec<&SecondResult> = warmup.chain(report.whole_seconds()).collect();
+    let answered: Vec<&SecondResult> = report.timeline.iter().filter(|second| second.succeeded > 0).collect();
     let y_count: &dyn Fn(f64) -> String = &|y: f64| show_count(y.round() as u64);
     let y_time: &dyn Fn(f64) -> String = &|y: f64| show_nanos(y as u64);
-    let warmup = report.timeline.iter().filter(|second| second.warmup).count();
-    let x_name = match warmup {
-        0 => "seconds since the begin".to_owned(),
-        1 => "seconds since the begin (the first is warm-up)".to_owned(),
-        more => format!("seconds since the begin (the first {more} are warm-up)"),
+    let x_name = match report.load.warmup_seconds {
+        0.0 => "seconds since the begin".to_owned(),
+        warmup => format!("seconds since the begin (the first {} are warm-up)", three_digits(warmup)),
     };
-    let axes_of = |y_name, y_label, y_log| Axes {
+    let axes_of = |y_name, y_label, scale| Axes {
         x_name: &x_name,
         y_name,
-        x_label: &x_seconds,
+        x_label: &|x| format!("{x:.0}"),
         y_label,
-        y_log,
-        x_labels: 12,
+        scale,
+        x_step: |most| whole_step(most, 10),
         legend: Legend::UpperLeft,
     };
-    let count_axes = |y_name| axes_of(y_name, y_count, false);
-    let _ = write!(
+    let count_axes = |y_name| axes_of(y_name, y_count, Scale::Counts);
+    let a_second = |of: u64, second: &SecondResult| of as f64 / second.width as f64;
+    section(
         out,
-        "<h2>Throughput over time</h2>{}",
-        draw(&[over_time("answered", &|s| s.succeeded as f64)], &count_axes("operations a second"))
+        "Throughput over time",
+        &draw(&[line("answered", &whole, &|s| a_second(s.succeeded, s))], &count_axes("operations a second")),
     );
     let latencies = [
-        over_time("p50", &|s| s.response_ns.p50 as f64),
-        over_time("p99", &|s| s.response_ns.p99 as f64),
-        over_time("p99.9", &|s| s.response_ns.p999 as f64),
-        over_time("max", &|s| s.response_ns.max as f64),
+        line("p50", &answered, &|s| s.response_ns.p50 as f64),
+        line("p99", &answered, &|s| s.response_ns.p99 as f64),
+        line("p99.9", &answered, &|s| s.response_ns.p999 as f64),
+        line("max", &answered, &|s| s.response_ns.max as f64),
     ];
-    let axes = axes_of("response time", y_time, true);
-    let _ = write!(out, "<h2>Latency over time</h2>{}", draw(&latencies, &axes));
+    section(out, "Latency over time", &draw(&latencies, &axes_of("response time", y_time, Scale::Decades)));
     curves(out, report);
-    let _ = write!(
+    section(
         out,
-        "<h2>Requests in flight</h2>{}",
-        draw(&[over_time("in flight", &|s| s.in_flight as f64)], &count_axes("requests"))
+        "Requests in flight",
+        &draw(&[line("in flight", &all, &|s| s.in_flight as f64)], &count_axes("requests")),
     );
-    if report.total.failed > 0 {
-        let _ = write!(
+    if report.timeline.iter().any(|second| second.failed > 0) {
+        // All of them: errors come last of all, when the patience with a server is over.
+        section(
             out,
-            "<h2>Errors over time</h2>{}",
-            draw(&[over_time("errors", &|s| s.failed as f64)], &count_axes("errors a second"))
+            "Errors over time",
+            &draw(&[line("errors", &all, &|s| a_second(s.failed, s))], &count_axes("errors a second")),
         );
     }
+}
+
+/// A heading and what is beneath it; without anything beneath it, a sentence.
+fn section(out: &mut String, heading: &str, chart: &str) {
+    let chart =
+        if chart.is_empty() { "<p class=\"about\">Too short a run to draw anything.</p>" } else { chart };
+    let _ = write!(out, "<h2>{heading}</h2><div class=\"chart\">{chart}</div>");
 }
 
 /// Percentile curves: x counts nines, so that the tail has as much room as the rest.
@@ -220,11 +247,11 @@ fn curves(out: &mut String, report: &Report) {
         y_name: "latency",
         x_label: &|x| three_nines(x),
         y_label: &|y| show_nanos(y as u64),
-        y_log: true,
-        x_labels: 6,
+        scale: Scale::Decades,
+        x_step: |_| 1.0,
         legend: Legend::LowerRight,
     };
-    let _ = write!(out, "<h2>Latency by percentile</h2>{}", draw(&series, &axes));
+    section(out, "Latency by percentile", &draw(&series, &axes));
 }
 
 /// 1 is 90%, 2 is 99%.
@@ -236,7 +263,7 @@ fn three_nines(nines: f64) -> String {
 
 fn operations(out: &mut String, report: &Report) {
     out.push_str(
-        "<h2>Operations</h2><table><tr><th></th><th>count</th><th>a second</th><th>errors</th><th>p50</th><th>p90</th>\
+        "<h2>Operations</h2><div class=\"wide\"><table><tr><th>operation</th><th>count</th><th>a second</th><th>errors</th><th>p50</th><th>p90</th>\
          <th>p99</th><th>p99.9</th><th>p99.99</th><th>max</th></tr>",
     );
     let mut row = |name: &str, result: &OperationResult, latency: &Latency| {
@@ -260,14 +287,14 @@ fn operations(out: &mut String, report: &Report) {
     if report.load.loop_kind == "open" {
         row("all, service time", &report.total, &report.total.service_ns);
     }
-    out.push_str("</table>");
+    out.push_str("</table></div>");
 }
 
 fn failures(out: &mut String, report: &Report) {
     if report.failures.is_empty() {
         return;
     }
-    out.push_str("<h2>Errors by code</h2><table><tr><th>operation</th><th>code</th><th>count</th></tr>");
+    out.push_str("<h2>Errors by code</h2><div class=\"wide\"><table><tr><th>operation</th><th>code</th><th>count</th></tr>");
     for failure in &report.failures {
         let _ = write!(
             out,
@@ -277,7 +304,7 @@ fn failures(out: &mut String, report: &Report) {
             show_count(failure.count)
         );
     }
-    out.push_str("</table>");
+    out.push_str("</table></div>");
 }
 
 fn server(out: &mut String, report: &Report) {
@@ -287,7 +314,7 @@ fn server(out: &mut String, report: &Report) {
         return;
     }
     out.push_str(
-        "<h2>What the server says (mntr)</h2><table><tr><th></th><th>before</th><th>after</th></tr>",
+        "<h2>What the server says (mntr)</h2><div class=\"wide\"><table><tr><th>figure</th><th>before</th><th>after</th></tr>",
     );
     for (name, before, after) in rows {
         let _ = write!(
@@ -298,7 +325,7 @@ fn server(out: &mut String, report: &Report) {
             escape(&after)
         );
     }
-    out.push_str("</table>");
+    out.push_str("</table></div>");
 }
 
 fn escape(text: &str) -> String {

@@ -39,6 +39,12 @@ impl Window {
         (self.from..self.until).contains(&at)
     }
 
+    /// Cuts it at `now`, for a run that is ended early. What is ended in its warm-up has measured nothing.
+    fn end_at(&mut self, now: Nanos) {
+        self.from = self.from.min(now);
+        self.until = self.until.min(now);
+    }
+
     /// Length in seconds.
     pub fn seconds(&self) -> f64 {
         (self.until - self.from) as f64 / SECOND as f64
@@ -54,14 +60,17 @@ pub struct OperationRecord {
     pub service: Histogram<u64>,
     /// Answered with an error code, or not at all.
     pub failed: u64,
-    /// Successes whose answer came within the window, whenever they were due: what throughput is taken of. A server that
-    /// needs twenty seconds for the requests of ten has answered half of them by then.
+    /// What throughput is taken of. In an open loop the successes whose answer came within the window: a server that
+    /// needs twenty seconds for the requests of ten has answered half of them by then. In a closed loop, which sends no
+    /// more than is answered, all successes.
     pub answered: u64,
+    /// Answers within the window to whatever was sent, be it in the warm-up: what CPU time is divided by.
+    pub handled: u64,
 }
 
 impl Default for OperationRecord {
     fn default() -> Self {
-        Self { response: histogram(), service: histogram(), failed: 0, answered: 0 }
+        Self { response: histogram(), service: histogram(), failed: 0, answered: 0, handled: 0 }
     }
 }
 
@@ -72,6 +81,7 @@ impl OperationRecord {
         self.service.add(&other.service).expect("equal bounds");
         self.failed += other.failed;
         self.answered += other.answered;
+        self.handled += other.handled;
     }
 
     /// Answered successfully.
@@ -83,6 +93,8 @@ impl OperationRecord {
 /// One second of one core.
 #[derive(Clone, Debug)]
 pub struct Interval {
+    /// Which core.
+    pub core: usize,
     /// Which second of the run.
     pub index: u64,
     /// Response times of what was answered in it.
@@ -104,29 +116,32 @@ pub struct Recorder {
     /// How late requests left, where the server was not the reason.
     pub lag: Histogram<u64>,
     interval: Interval,
-    begin: Nanos,
+    /// When the second 0 would have begun, if it were a whole one.
+    begin: i128,
     lines: SyncSender<Interval>,
     open_loop: bool,
 }
 
 impl Recorder {
-    /// A recorder for one core, whose seconds go to `lines`. Nothing counts before [`Recorder::start`].
-    pub fn new(open_loop: bool, lines: SyncSender<Interval>) -> Self {
+    /// A recorder for core `core`, whose seconds go to `lines`. Nothing counts before [`Recorder::start`].
+    pub fn new(core: usize, open_loop: bool, lines: SyncSender<Interval>) -> Self {
         Self {
             window: Window { from: Nanos::MAX, until: Nanos::MAX },
             operations: vec![None; Operation::COUNT],
             errors: BTreeMap::new(),
             lag: histogram(),
-            interval: Interval { index: 0, response: histogram(), failed: 0, in_flight: 0 },
+            interval: Interval { core, index: 0, response: histogram(), failed: 0, in_flight: 0 },
             begin: 0,
             lines,
             open_loop,
         }
     }
 
-    /// The run (with its warm-up) begins at `begin`.
+    /// The run (with its warm-up) begins at `begin`. Seconds are cut so that the window begins with a whole one: where
+    /// the warm-up is a fraction of a second longer than whole ones, the fraction is the first.
     pub fn start(&mut self, begin: Nanos, window: Window) {
-        self.begin = begin;
+        let warmup = window.from - begin;
+        self.begin = i128::from(window.from) - i128::from(warmup.div_ceil(SECOND) * SECOND);
         self.window = window;
     }
 
@@ -137,13 +152,13 @@ impl Recorder {
 
     /// Cuts the window at `now`, for a run that is ended early.
     pub fn end_now(&mut self, now: Nanos) {
-        self.window.until = self.window.until.min(now.max(self.window.from));
+        self.window.end_at(now);
     }
 
-    /// In open loop an operation belongs to the window in which it was *meant* to be sent; in a closed loop to that in
-    /// which it was answered.
-    fn counts(&self, intended: Nanos, now: Nanos) -> bool {
-        self.window.holds(if self.open_loop { intended } else { now })
+    /// An operation belongs to the window in which it was meant to be sent (in a closed loop: was sent), however late
+    /// its answer: what the warm-up has left behind is in no figure, and what the end cuts off is in them.
+    fn counts(&self, intended: Nanos) -> bool {
+        self.window.holds(intended)
     }
 
     fn of(operations: &mut [Option<Box<OperationRecord>>], operation: Operation) -> &mut OperationRecord {
@@ -155,11 +170,13 @@ impl Recorder {
     pub fn success(&mut self, operation: Operation, intended: Nanos, sent: Nanos, now: Nanos) {
         let response = now.saturating_sub(intended).max(1);
         self.interval.response.saturating_record(response);
-        if self.window.holds(now) {
-            Self::of(&mut self.operations, operation).answered += 1;
+        let within = self.window.holds(now);
+        if within {
+            Self::of(&mut self.operations, operation).handled += 1;
         }
-        if self.counts(intended, now) {
+        if self.counts(intended) {
             let record = Self::of(&mut self.operations, operation);
+            record.answered += u64::from(within || !self.open_loop);
             record.service.saturating_record(now.saturating_sub(sent).max(1));
             if self.open_loop {
                 record.response.saturating_record(response);
@@ -168,9 +185,9 @@ impl Recorder {
     }
 
     /// A failure, under the name that the report shows.
-    pub fn failure(&mut self, operation: Operation, name: &str, intended: Nanos, now: Nanos) {
+    pub fn failure(&mut self, operation: Operation, name: &str, intended: Nanos) {
         self.interval.failed += 1;
-        if self.counts(intended, now) {
+        if self.counts(intended) {
             Self::of(&mut self.operations, operation).failed += 1;
             match self.errors.get_mut(&(operation, name.to_owned())) {
                 Some(count) => *count += 1,
@@ -184,14 +201,16 @@ impl Recorder {
     /// Hands over the seconds that are over. Called each turn; `in_flight` is asked only when one is.
     #[inline]
     pub fn tick(&mut self, now: Nanos, in_flight: impl FnOnce() -> u64) {
-        let index = now.saturating_sub(self.begin) / SECOND;
+        let index =
+            u64::try_from((i128::from(now) - self.begin) / i128::from(SECOND)).unwrap_or(self.interval.index);
         if index > self.interval.index {
             self.hand_over(index, in_flight());
         }
     }
 
     fn hand_over(&mut self, next_index: u64, in_flight: u64) {
-        let next = Interval { index: next_index, response: histogram(), failed: 0, in_flight: 0 };
+        let core = self.interval.core;
+        let next = Interval { core, index: next_index, response: histogram(), failed: 0, in_flight: 0 };
         let mut over = std::mem::replace(&mut self.interval, next);
         over.in_flight = in_flight;
         // The collector has room for minutes of lines; if it is gone the run is over. A line is not worth a stall.
@@ -221,6 +240,17 @@ pub struct Measured {
     pub window: Window,
 }
 
+impl Default for Measured {
+    fn default() -> Self {
+        Self {
+            operations: vec![None; Operation::COUNT],
+            errors: BTreeMap::new(),
+            lag: histogram(),
+            window: Window { from: 0, until: 0 },
+        }
+    }
+}
+
 impl Measured {
     /// Adds another core's.
     pub fn add(&mut self, other: Self) {
@@ -235,6 +265,7 @@ impl Measured {
             *self.errors.entry(key).or_default() += count;
         }
         self.lag.add(&other.lag).expect("equal bounds");
+        self.window.from = self.window.from.min(other.window.from);
         self.window.until = self.window.until.min(other.window.until);
     }
 
@@ -259,7 +290,7 @@ mod tests {
 
     fn recorder(open_loop: bool) -> (Recorder, std::sync::mpsc::Receiver<Interval>) {
         let (lines, receiver) = sync_channel(100);
-        let mut recorder = Recorder::new(open_loop, lines);
+        let mut recorder = Recorder::new(0, open_loop, lines);
         recorder.start(0, Window { from: SECOND, until: 3 * SECOND });
         (recorder, receiver)
     }
@@ -275,7 +306,8 @@ mod tests {
         assert_eq!(set.succeeded(), 1, "the request of the warm-up does not count");
         assert!(set.response.max() >= 3 * SECOND - SECOND / 100);
         assert!(set.service.max() < SECOND + SECOND / 100);
-        assert_eq!(set.answered, 1, "only the one of the warm-up was answered within the window");
+        assert_eq!(set.answered, 0, "the one of the window was answered behind it");
+        assert_eq!(set.handled, 1, "the CPU time of the window went to the one of the warm-up");
     }
 
     /// Three digits, also of what took a minute: the report's percentiles are no better than their histogram.
@@ -291,15 +323,43 @@ mod tests {
         }
     }
 
+    /// What the warm-up has left behind is not of the window; what was sent in it is, also if the end cuts it off.
     #[test]
-    fn a_closed_loop_counts_by_reply() {
+    fn a_closed_loop_counts_what_was_sent_in_the_window() {
         let (mut recorder, _lines) = recorder(false);
         recorder.success(Operation::Get, SECOND / 2, SECOND / 2, SECOND + 1);
         recorder.success(Operation::Get, 2 * SECOND, 2 * SECOND, 3 * SECOND);
-        recorder.failure(Operation::Get, "NONODE (-101)", 2 * SECOND, 2 * SECOND + 5);
+        recorder.failure(Operation::Get, "NONODE (-101)", 2 * SECOND);
         let measured = recorder.finish();
         let (_, get) = measured.seen().next().unwrap();
-        assert_eq!((get.succeeded(), get.failed), (1, 1));
+        assert_eq!((get.succeeded(), get.answered, get.failed, get.handled), (1, 1, 1, 1));
+    }
+
+    /// Danger: 300 ms of warm-up make the first second a second of the warm-up, and 700 ms of the run with it.
+    #[test]
+    fn seconds_begin_where_the_window_does() {
+        let (lines, receiver) = sync_channel(100);
+        let mut recorder = Recorder::new(0, true, lines);
+        let begin = 7_123_456_789;
+        let from = begin + 3 * SECOND / 10;
+        recorder.start(begin, Window { from, until: from + 2 * SECOND });
+        for at in [begin, from - 1, from, from + SECOND - 1, from + SECOND] {
+            recorder.tick(at, || 0);
+            recorder.success(Operation::Set, at, at, at);
+        }
+        recorder.finish();
+        let seen: Vec<(u64, u64)> = receiver.iter().map(|line| (line.index, line.response.len())).collect();
+        assert_eq!(seen, [(0, 2), (1, 2), (2, 1)]);
+    }
+
+    /// Danger: Ctrl-C in a long warm-up waits for its end.
+    #[test]
+    fn a_run_that_is_ended_in_its_warmup_is_over() {
+        let (mut recorder, _lines) = recorder(true);
+        recorder.end_now(SECOND / 4);
+        assert_eq!(recorder.window(), Window { from: SECOND / 4, until: SECOND / 4 });
+        recorder.success(Operation::Set, SECOND / 8, SECOND / 8, SECOND / 4);
+        assert_eq!(recorder.finish().seen().map(|(_, record)| record.succeeded()).sum::<u64>(), 0);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The results of a run as values: what the table, the JSON and the pictures show.
 
 use crate::{
-    clock::Nanos,
+    clock::{MILLISECOND, Nanos},
     facts::{Machine, ServerFacts},
     mix::Pace,
     operation::Operation,
-    record::OperationRecord,
+    record::{OperationRecord, histogram},
     run::{Outcome, Settings},
+    timeline::Entry,
     units::{show_count, show_nanos, three_digits},
 };
 use hdrhistogram::Histogram;
@@ -15,6 +16,11 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// Name and version of the JSON's schema.
 pub const SCHEMA: &str = "loadgen-run/1";
+
+/// Share of its threads' time from which on the generator is the bottleneck.
+const UTILISATION_MOST: f64 = 0.8;
+/// How late requests may leave (99th percentile) for reasons of the generator.
+const LAG_MOST: Nanos = 5 * MILLISECOND;
 
 /// Latencies in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -84,11 +90,14 @@ pub struct Failure {
     pub count: u64,
 }
 
-/// One second of the run.
+/// One second of the run, or several of a long one.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct SecondResult {
-    /// Which, from the begin of the warm-up.
+    /// Which is the first, from the begin of the warm-up.
     pub second: u64,
+    /// How many it covers: 1, in runs of more than two hours more.
+    #[serde(default = "one")]
+    pub width: u64,
     /// Belongs to the warm-up.
     pub warmup: bool,
     /// Successes.
@@ -99,6 +108,10 @@ pub struct SecondResult {
     pub in_flight: u64,
     /// Response times.
     pub response_ns: Latency,
+}
+
+fn one() -> u64 {
+    1
 }
 
 /// What `--verify` found.
@@ -164,6 +177,9 @@ pub struct LoadFacts {
     pub mixes: Vec<(String, Option<f64>)>,
     /// Poisson arrivals.
     pub poisson: bool,
+    /// Length of the warm-up.
+    #[serde(default)]
+    pub warmup_seconds: f64,
     /// Sessions.
     pub connections: usize,
     /// In flight on each: number (closed) or limit (open).
@@ -196,7 +212,7 @@ impl Report {
         }
         let total = result(&all, seconds, open_loop);
         // What was answered while the CPU time was counted, not what was due in it.
-        let answered = (total.rate * seconds).max(1.0);
+        let handled = (all.handled as f64).max(1.0);
         let mut failures: Vec<Failure> = measured
             .errors
             .iter()
@@ -220,10 +236,10 @@ impl Report {
             total,
             operations,
             failures,
-            timeline: outcome.seconds.iter().map(second_result).collect(),
-            server_cpu_ns_per_operation: spent.server_cpu.map(|cpu| cpu as f64 / answered),
+            timeline: outcome.timeline.entries().iter().map(second_result).collect(),
+            server_cpu_ns_per_operation: spent.server_cpu.map(|cpu| cpu as f64 / handled),
             server_resident_bytes: spent.server_resident_bytes,
-            client_cpu_ns_per_operation: spent.client_cpu as f64 / answered,
+            client_cpu_ns_per_operation: spent.client_cpu as f64 / handled,
             client_utilisation: spent.client_cpu as f64 / elapsed / settings.cores as f64,
             schedule_lag_ns: Latency::of(&measured.lag),
             verification: outcome.findings.as_ref().map(|findings| Verification {
@@ -241,18 +257,41 @@ impl Report {
         report
     }
 
+    /// The whole seconds of the measured part: neither of the warm-up, nor cut short by the end, nor behind it.
+    pub fn whole_seconds(&self) -> impl Iterator<Item = &SecondResult> {
+        let first = self.timeline.iter().find(|second| !second.warmup).map_or(0, |second| second.second);
+        let end = first + (self.seconds + 1e-6) as u64;
+        self.timeline.iter().filter(move |second| !second.warmup && second.second + second.width <= end)
+    }
+
+    /// When a second of the timeline ends, in seconds from the begin of the warm-up, whose first may be short.
+    pub fn end_of(&self, second: &SecondResult) -> f64 {
+        let warmup = self.load.warmup_seconds;
+        (second.second + second.width) as f64 - (warmup.ceil() - warmup)
+    }
+
     /// Whether nothing was found wrong (or nothing was checked).
     pub fn verified(&self) -> bool {
         self.verification.as_ref().is_none_or(|found| found.violations.is_empty())
+    }
+
+    /// Whether the generator was too busy, or too late, for its figures to be the server's.
+    pub fn generator_was_the_limit(&self) -> bool {
+        self.client_utilisation > UTILISATION_MOST || self.schedule_lag_ns.p99 > LAG_MOST
     }
 
     /// Says when the generator, not the server, set the figures.
     fn remark(&mut self, settings: &Settings) {
         let mut remarks = Vec::new();
         if self.interrupted {
-            remarks.push("The run was ended early.".to_owned());
+            let ended = if self.total.succeeded + self.total.failed == 0 {
+                "The run was ended before its measured part: there are no figures."
+            } else {
+                "The run was ended early."
+            };
+            remarks.push(ended.to_owned());
         }
-        if self.client_utilisation > 0.8 {
+        if self.client_utilisation > UTILISATION_MOST {
             remarks.push(format!(
                 "The generator used {:.0}% of its {} thread(s): it was the bottleneck. Use --cores {} or another machine.",
                 self.client_utilisation * 100.0,
@@ -260,17 +299,19 @@ impl Report {
                 settings.cores + 1
             ));
         }
-        if self.schedule_lag_ns.p99 > 5_000_000 {
+        if self.schedule_lag_ns.p99 > LAG_MOST {
             remarks.push(format!(
                 "Requests left up to {} late (p99) because the generator was not scheduled in time.",
                 show_nanos(self.schedule_lag_ns.p99)
             ));
         }
         match &settings.plan.pace {
-            // What was due, not the rate of the command line: Poisson arrivals scatter about it.
+            // What was due, not the rate of the command line: Poisson arrivals scatter about it. What was due last may
+            // be on its way when the part ends, for as long as an answer takes and for a twentieth at most.
             Pace::Open { .. } => {
                 let wanted = (self.total.succeeded + self.total.failed) as f64 / self.seconds;
-                if self.total.rate < 0.99 * wanted {
+                let on_its_way = (self.total.service_ns.p50 as f64 * 1e-9 / self.seconds).min(0.05);
+                if self.total.rate < (0.99 - on_its_way) * wanted {
                     remarks.push(format!(
                         "The server answered {}/s of the {}/s that were due.",
                         show_count(self.total.rate as u64),
@@ -405,14 +446,15 @@ fn curve(histogram: &Histogram<u64>) -> Vec<(f64, Nanos)> {
         .collect()
 }
 
-fn second_result(second: &crate::run::Second) -> SecondResult {
+fn second_result(entry: &Entry) -> SecondResult {
     SecondResult {
-        second: second.index,
-        warmup: second.warmup,
-        succeeded: second.response.len(),
-        failed: second.failed,
-        in_flight: second.in_flight,
-        response_ns: Latency::of(&second.response),
+        second: entry.second,
+        width: entry.width,
+        warmup: entry.warmup,
+        succeeded: entry.succeeded,
+        failed: entry.failed,
+        in_flight: entry.in_flight,
+        response_ns: Latency::of(&entry.response().unwrap_or_else(|_| histogram())),
     }
 }
 
@@ -430,6 +472,7 @@ fn load_facts(settings: &Settings) -> LoadFacts {
         loop_kind: loop_kind.to_owned(),
         mixes,
         poisson,
+        warmup_seconds: settings.phases.warmup as f64 * 1e-9,
         connections: plan.connections,
         in_flight,
         value_bytes: (plan.values.least, plan.values.most),

@@ -12,6 +12,7 @@ use crate::{
     operation::{Operation, put_path},
     process::{self, Usage},
     record::{Interval, Measured, Recorder, histogram},
+    timeline::Timeline,
     traffic::{Phases, Shared, Traffic, put_created_path},
     verify::{Findings, Witness},
 };
@@ -29,8 +30,8 @@ use std::{
 };
 use zkfast_wire::OpCode;
 
-/// Seconds of lines that the collector may lag behind.
-const LINES_LIMIT: usize = 1024;
+/// Seconds of lines, of all cores, that the collector may lag behind; a quarter of a megabyte each.
+const LINES_LIMIT: usize = 64;
 
 /// What a run is to do.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ pub struct Outcome {
     /// All cores together.
     pub measured: Measured,
     /// Second by second.
-    pub seconds: Vec<Second>,
+    pub timeline: Timeline,
     /// CPU and memory.
     pub spent: Spent,
     /// With `--verify`: what was checked.
@@ -102,6 +103,22 @@ pub struct Outcome {
     pub interrupted: bool,
     /// What could not be done behind the load; whole sentences.
     pub troubles: Vec<String>,
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self {
+            measured: Measured::default(),
+            timeline: Timeline::default(),
+            spent: Spent::default(),
+            findings: None,
+            server_before: ServerFacts::default(),
+            server_after: ServerFacts::default(),
+            began: SystemTime::UNIX_EPOCH,
+            interrupted: false,
+            troubles: Vec::new(),
+        }
+    }
 }
 
 /// Sees a run while it goes on.
@@ -132,7 +149,7 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     let (lines, received) = sync_channel(LINES_LIMIT);
     let mut threads = Vec::new();
     for core in 0..settings.cores {
-        let recorder = Recorder::new(matches!(plan.pace, Pace::Open { .. }), lines.clone());
+        let recorder = Recorder::new(core, matches!(plan.pace, Pace::Open { .. }), lines.clone());
         let engine = engine(settings, clock, shared.clone(), core, recorder)?;
         let shared = shared.clone();
         let body = move || {
@@ -144,7 +161,7 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     }
     drop(lines);
     watcher.step(&format!("connecting {} sessions", plan.connections));
-    let (seconds, spent) = collect(settings, clock, &shared, &received, watcher);
+    let (timeline, spent) = collect(settings, clock, &shared, &received, watcher)?;
     let mut together: Option<(Measured, Option<Box<Witness>>)> = None;
     for thread in threads {
         let (measured, witness) =
@@ -185,7 +202,7 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     let interrupted = stop.load(Ordering::Relaxed);
     Ok(Outcome {
         measured,
-        seconds,
+        timeline,
         spent,
         findings,
         server_before,
@@ -264,9 +281,13 @@ fn collect(
     shared: &Shared,
     received: &Receiver<Interval>,
     watcher: &mut dyn Watcher,
-) -> (Vec<Second>, Spent) {
-    let mut open: BTreeMap<u64, (usize, Second)> = BTreeMap::new();
-    let mut seconds = Vec::new();
+) -> anyhow::Result<(Timeline, Spent)> {
+    // The measured part begins with a whole second: what is less than one of the warm-up comes first.
+    let first_counted = settings.phases.warmup.div_ceil(SECOND);
+    let mut timeline = Timeline::new(first_counted);
+    let mut open: BTreeMap<u64, Second> = BTreeMap::new();
+    // The next second of each core: what all of them have left behind is complete, also if one has skipped it.
+    let mut next_of_core = vec![0; settings.cores];
     let mut started: Option<(Nanos, Nanos, Option<Usage>)> = None;
     let mut spent = None;
     loop {
@@ -287,29 +308,33 @@ fn collect(
         let wait = next.saturating_sub(now).clamp(1_000_000, SECOND / 20);
         match received.recv_timeout(Duration::from_nanos(wait)) {
             Ok(interval) => {
-                let second_begin = begin.saturating_add(interval.index * SECOND);
-                let (cores, second) = open.entry(interval.index).or_insert_with(|| {
-                    let warmup = second_begin < from;
-                    let response = histogram();
-                    (0, Second { index: interval.index, response, failed: 0, in_flight: 0, warmup })
+                let warmup = interval.index < first_counted;
+                let second = open.entry(interval.index).or_insert_with(|| Second {
+                    index: interval.index,
+                    response: histogram(),
+                    failed: 0,
+                    in_flight: 0,
+                    warmup,
                 });
-                *cores += 1;
                 second.response.add(&interval.response).expect("equal bounds");
                 second.failed += interval.failed;
                 second.in_flight += interval.in_flight;
-                while let Some(entry) = open.first_entry().filter(|entry| entry.get().0 == settings.cores) {
-                    let (_, second) = entry.remove();
+                next_of_core[interval.core] = interval.index + 1;
+                let complete = next_of_core.iter().copied().min().unwrap_or(0);
+                while let Some(entry) = open.first_entry().filter(|entry| *entry.key() < complete) {
+                    let second = entry.remove();
                     watcher.second(&second);
-                    seconds.push(second);
+                    timeline.push(&second)?;
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    seconds.extend(open.into_values().map(|(_, second)| second));
-    let spent = spent.unwrap_or_default();
-    (seconds, spent)
+    for second in open.into_values() {
+        timeline.push(&second)?;
+    }
+    Ok((timeline, spent.unwrap_or_default()))
 }
 
 fn between(start: &(Nanos, Nanos, Option<Usage>), end: &(Nanos, Nanos, Option<Usage>)) -> Spent {

@@ -262,7 +262,7 @@ impl Traffic {
     /// The run is over and the connections take nothing: what was due and never sent has failed.
     fn give_up(&mut self, now: Nanos) {
         while let Some(due) = self.schedule.take() {
-            self.recorder.failure(due.operation, "not sent in time", due.at, now);
+            self.recorder.failure(due.operation, "not sent in time", due.at);
         }
         self.stage = Stage::Draining { until: now };
     }
@@ -347,7 +347,7 @@ impl Traffic {
         for index in 0..links.all.len() {
             let unanswered: Vec<InFlight> = links.all[index].in_flight.iter().copied().collect();
             for request in unanswered {
-                self.recorder.failure(request.operation, "not answered in time", request.intended, now);
+                self.recorder.failure(request.operation, "not answered in time", request.intended);
                 self.doubt(links.all[index].number, &request);
             }
             links.all[index].in_flight.clear();
@@ -453,13 +453,13 @@ impl Load for Traffic {
         self.watched_event(link, zxid, event, now);
     }
 
-    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, now: Nanos) {
+    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, _now: Nanos) {
         if matches!(self.stage, Stage::Leaving { .. }) {
             link.phase = Phase::Idle;
             return;
         }
         for request in &link.in_flight {
-            self.recorder.failure(request.operation, &why.name(), request.intended, now);
+            self.recorder.failure(request.operation, &why.name(), request.intended);
             self.in_flight -= 1;
         }
         let requests: Vec<InFlight> = link.in_flight.iter().copied().collect();
@@ -471,7 +471,7 @@ impl Load for Traffic {
             self.tallies[link.index].watching = false;
             self.tallies[link.index].ephemeral = false;
         } else {
-            self.session_lost(link, why, now);
+            self.session_lost(link, why);
         }
     }
 }

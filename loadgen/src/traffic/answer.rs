@@ -28,7 +28,7 @@ impl Traffic {
         if code.is_ok() {
             self.recorder.success(request.operation, request.intended, request.sent, now);
         } else {
-            self.recorder.failure(request.operation, &code.to_string(), request.intended, now);
+            self.recorder.failure(request.operation, &code.to_string(), request.intended);
         }
         if self.witness.is_some() {
             self.testify(link, request, reply, code);
@@ -154,10 +154,10 @@ impl Traffic {
     }
 
     /// A session of the churn that never came to be, or was cut.
-    pub(super) fn session_lost(&mut self, link: &mut Link, why: &Loss, now: Nanos) {
+    pub(super) fn session_lost(&mut self, link: &mut Link, why: &Loss) {
         if link.in_flight.is_empty() {
             let intended = self.tallies[link.index].session_intended;
-            self.recorder.failure(Operation::Session, &why.name(), intended, now);
+            self.recorder.failure(Operation::Session, &why.name(), intended);
             self.in_flight -= 1;
         }
         link.phase = Phase::Idle;
