@@ -18,7 +18,7 @@ use loadgen::{
 };
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -53,7 +53,7 @@ pub fn nodes(make: &Make, directory: &Path, count: u64) -> anyhow::Result<Nodes>
     }
     let values = Values::new(ByteRange { least: 100, most: 100 }, 0);
     let began = Instant::now();
-    create_all(&mut client, count, |key, out| keys.put(key, out), &values)?;
+    create_all(&mut client, count, |key, out| keys.put(key, out), &values, &AtomicBool::new(false))?;
     let load_s = began.elapsed().as_secs_f64();
     client.close();
     let resident_mb = megabytes(process::usage(server.pid())?.resident_bytes);
@@ -101,7 +101,7 @@ pub fn sessions(make: &Make, directory: &Path, count: usize, rounds: usize) -> a
         *noted.lock().expect("nobody panics with it") = (resident, took);
     });
     let links = (0..count).map(|index| Link::new(index, index as u64, 0)).collect();
-    let load = FanOut::new("/watched".to_owned(), Watched::Data, 100, rounds, on_connected);
+    let load = FanOut::new("/watched".to_owned(), Watched::Data, 100, rounds, on_connected, Arc::default());
     let load = Engine::new(Clock::start(), Arc::new(server.hosts.clone()), 40_000, links, load)?.run()?;
     if let Some(why) = load.failure {
         return Err(anyhow!("{}: {why}", make.name()));

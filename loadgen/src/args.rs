@@ -211,6 +211,9 @@ pub struct RunArgs {
 /// Connections that may be asked for; each needs a descriptor.
 const CONNECTIONS_LIMIT: u64 = 1_000_000;
 
+/// Threads that may be asked for: each core of the generator takes part in the stamps of values.
+const CORES_LIMIT: usize = 256;
+
 impl RunArgs {
     /// Turns the arguments into settings.
     ///
@@ -225,6 +228,10 @@ impl RunArgs {
         ensure!((1..=DEPTH_LIMIT).contains(&self.depth), "--depth lies between 1 and {DEPTH_LIMIT}");
         ensure!((1..=1000).contains(&self.multi_parts), "--multi-parts lies between 1 and 1000");
         ensure!((1..=999_999_999).contains(&self.znodes), "--znodes lies between 1 and 999999999");
+        ensure!(
+            (1..=CORES_LIMIT).contains(&self.cores),
+            "--cores lies between 1 and {CORES_LIMIT}; write the number of threads that send, such as --cores 2"
+        );
         ensure!(self.in_flight != Some(0), "--in-flight is at least 1");
         ensure!(!self.duration.is_zero(), "--duration is longer than nothing");
         ensure!(
@@ -232,7 +239,7 @@ impl RunArgs {
             "--root is a path such as /loadgen"
         );
         let connections = usize::try_from(self.connections)?;
-        let cores = self.cores.clamp(1, connections);
+        let cores = self.cores.min(connections);
         let root = format!("{}{}", hosts.chroot, self.root);
         let plan = Plan {
             pace: self.pace()?,

@@ -20,8 +20,10 @@ use zkfast_wire::{
 
 /// Largest reply: the children of a node with some million of them.
 const FRAME_BYTES_LIMIT: usize = 256 << 20;
-/// How long a server may take to accept or to answer before it counts as dead.
+/// How long a server may take to answer a request before it counts as dead.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to accept and to answer the handshake.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 /// The same for a four-letter word: its answer is worth a line in a report, not a wait.
 const WORD_PATIENCE: Duration = Duration::from_secs(2);
 /// What to write instead of a port that is not one for clients.
@@ -46,7 +48,7 @@ impl Client {
     /// # Errors
     /// That say what to do where nobody listens, nobody answers, or somebody answers who is not a ZooKeeper server.
     pub fn connect(host: &Host, timeout_ms: i32) -> anyhow::Result<Self> {
-        Self::connect_within(host, timeout_ms, PATIENCE)
+        Self::connect_within(host, timeout_ms, HANDSHAKE_PATIENCE)
     }
 
     /// The same for a server that is being started, which may accept and never answer: waits for each step of the
@@ -90,9 +92,13 @@ impl Client {
                          its maxClientCnxns is reached, or it is not a ZooKeeper server; {RIGHT_PORT}"
                     ),
                     Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => anyhow!(
-                        "{name} accepts connections but did not answer the handshake within {patience:?}: \
-                         the server hangs, or it is not a ZooKeeper \
-                         server; {RIGHT_PORT}"
+                        "{name} accepted the connection and sent {} in answer to the ZooKeeper handshake within \
+                         {patience:?}: the server hangs, or it is not a ZooKeeper server; {RIGHT_PORT}",
+                        match client.input.len() {
+                            0 => "not one byte".to_owned(),
+                            1 => "1 byte".to_owned(),
+                            bytes => format!("no more than {bytes} bytes"),
+                        }
                     ),
                     _ => error.context(strange()),
                 });

@@ -8,9 +8,10 @@ use crate::{
     clock::{Clock, MILLISECOND, Nanos, SECOND},
     hosts::Hosts,
     link::{Link, Phase, Session},
+    operation::Operation,
     reply::Reply,
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,
@@ -128,7 +129,7 @@ impl Links {
     pub fn close_all(&mut self, now: Nanos) {
         for index in 0..self.all.len() {
             if self.all[index].is_ready() {
-                self.to_write(index).close_session(now, now);
+                self.to_write(index).close_session(now, now, now);
             } else {
                 self.all[index].phase = Phase::Idle;
             }
@@ -195,7 +196,7 @@ impl<L: Load> Engine<L> {
     /// Runs until the load is done, and gives it back.
     ///
     /// # Errors
-    /// If the operating system refuses sockets or polling.
+    /// If the operating system refuses sockets or polling, or another generator holds the root.
     pub fn run(mut self) -> anyhow::Result<L> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(1024);
         loop {
@@ -230,6 +231,11 @@ impl<L: Load> Engine<L> {
                 }
             }
             self.flush_dirty();
+            if let Some(claim) = self.links.all.first().and_then(|link| link.claim.as_ref())
+                && claim.is_refused()
+            {
+                bail!("{}", claim.refusal());
+            }
         }
     }
 
@@ -353,6 +359,7 @@ impl<L: Load> Engine<L> {
         if *why == Loss::Expired {
             link.session = Session::default();
         }
+        link.in_flight.retain(|request| request.operation != Operation::Claim);
         self.load.lost(link, was_ready, why, now);
         link.forget();
     }
@@ -404,6 +411,7 @@ fn take_frames<L: Load>(link: &mut Link, load: &mut L, bytes: &[u8], now: Nanos)
                 link.session.timeout_ms = welcome.timeout_ms;
                 link.phase = Phase::Ready;
                 link.tries = 0;
+                link.make_claim(now);
                 load.ready(link, now);
             }
             Phase::Ready => take_reply(link, load, payload, now)?,
@@ -424,13 +432,18 @@ fn take_reply<L: Load>(link: &mut Link, load: &mut L, payload: &[u8], now: Nanos
     let keep_alive = reply.xid == Xid::PING && link.in_flight.front().is_none_or(|due| due.xid != Xid::PING);
     if !keep_alive {
         match link.in_flight.pop_front() {
-            Some(request) if request.xid == reply.xid => load.reply(link, request, &reply, now),
-            Some(request) => {
+            Some(request) if request.xid != reply.xid => {
                 return Err(Loss::Protocol(format!(
                     "a reply to request {} where one to {} was due",
                     reply.xid.0, request.xid.0
                 )));
             }
+            Some(request) if request.operation == Operation::Claim => {
+                if let Some(claim) = &mut link.claim {
+                    claim.answered(reply.code);
+                }
+            }
+            Some(request) => load.reply(link, request, &reply, now),
             None => {
                 return Err(Loss::Protocol(format!(
                     "a reply to request {}, which was never sent",

@@ -12,7 +12,13 @@ use crate::{
     reply::Reply,
 };
 use hdrhistogram::Histogram;
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use zkfast_wire::{OpCode, Zxid, watch::WatcherEvent};
 
 /// How long connecting, one round, or leaving may take.
@@ -66,6 +72,7 @@ pub struct FanOut {
     deadline: Nanos,
     to_arm: VecDeque<usize>,
     on_connected: Option<Box<dyn FnOnce() + Send>>,
+    stop: Arc<AtomicBool>,
     /// From the set to each event.
     pub event_times: Histogram<u64>,
     /// One entry a round; the first rounds are a warm-up as well as any other.
@@ -75,13 +82,15 @@ pub struct FanOut {
 }
 
 impl FanOut {
-    /// `rounds` changes of `path`; `on_connected` is called when all sessions are up and before the first watch.
+    /// `rounds` changes of `path`, or fewer if `stop` is set; `on_connected` is called when all sessions are up and before
+    /// the first watch.
     pub fn new(
         path: String,
         watched: Watched,
         value_bytes: usize,
         rounds: usize,
         on_connected: Box<dyn FnOnce() + Send>,
+        stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
             watched,
@@ -96,6 +105,7 @@ impl FanOut {
             deadline: PATIENCE,
             to_arm: VecDeque::new(),
             on_connected: Some(on_connected),
+            stop,
             event_times: histogram(),
             rounds: Vec::new(),
             failure: None,
@@ -153,7 +163,8 @@ impl Load for FanOut {
                 )
             });
         }
-        if self.failure.is_some() && self.stage != Stage::Leaving {
+        let is_over = self.failure.is_some() || self.stop.load(Ordering::Relaxed);
+        if is_over && self.stage != Stage::Leaving {
             return self.leave(links, now);
         }
         match self.stage {

@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod chart;
+pub mod claim;
 pub mod client;
 pub mod clock;
 pub mod command;
@@ -33,6 +34,7 @@ pub mod reply;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod stamp;
 pub mod storm;
 pub mod timeline;
 pub mod traffic;

@@ -5,7 +5,11 @@
 //! It keeps no bytes of its own for reading: the engine reads into a buffer that all links share, and only an
 //! unfinished frame is kept here. It knows nothing of what the load means.
 
-use crate::{clock::Nanos, operation::Operation};
+use crate::{
+    claim::Claim,
+    clock::Nanos,
+    operation::{Mode, Operation, put_create},
+};
 use bytes::BufMut;
 use std::{
     collections::VecDeque,
@@ -101,6 +105,8 @@ pub struct Link {
     pub last_sent: Nanos,
     /// When something was last received.
     pub last_heard: Nanos,
+    /// The node by which this session holds a root for the run.
+    pub claim: Option<Claim>,
     pub(crate) stream: Option<TcpStream>,
     pub(crate) partial: Vec<u8>,
     pub(crate) dirty: bool,
@@ -124,6 +130,7 @@ impl Link {
             generation: 0,
             last_sent: 0,
             last_heard: 0,
+            claim: None,
             stream: None,
             partial: Vec::new(),
             dirty: false,
@@ -154,13 +161,29 @@ impl Link {
         self.last_sent = now;
     }
 
-    /// Appends closeSession, counted from `intended`; the server closes the connection behind its answer.
+    /// Appends closeSession, counted from `intended` and, as service time, from `began`; the server closes the connection
+    /// behind its answer.
     ///
     /// # Panics
     /// If the link is not ready.
-    pub fn close_session(&mut self, intended: Nanos, now: Nanos) {
+    pub fn close_session(&mut self, intended: Nanos, began: Nanos, now: Nanos) {
         let ask = Ask { op: OpCode::CloseSession, operation: Operation::Session, key: 0, note: 0, intended };
-        self.request(now, ask, |_| {});
+        self.request(began, ask, |_| {});
+        self.last_sent = now;
+    }
+
+    /// The session has begun, perhaps another than before: makes the node that says whose the root is.
+    pub(crate) fn make_claim(&mut self, now: Nanos) {
+        let Some(claim) = &mut self.claim else { return };
+        if claim.session == self.session.id {
+            return;
+        }
+        claim.session = self.session.id;
+        let (path, words) = (claim.path.clone(), claim.words.clone());
+        let ask = Ask { op: OpCode::Create, operation: Operation::Claim, key: 0, note: 0, intended: now };
+        self.request(now, ask, |out| {
+            put_create(out, |out| out.extend_from_slice(path.as_bytes()), words.as_bytes(), Mode::Ephemeral);
+        });
     }
 
     /// Appends a keep-alive ping; its reply is not waited for.

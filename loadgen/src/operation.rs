@@ -61,6 +61,10 @@ operations! {
     Event = "event";
     /// A whole step of a recipe, such as one lock taken and given back.
     Step = "step";
+    /// A read that `--verify` adds; it is in no figure.
+    Check = "check";
+    /// The node that says whose a root is; it is in no figure.
+    Claim = "claim";
 }
 
 impl Operation {
@@ -69,10 +73,8 @@ impl Operation {
 
     /// The operation of this name, if it may appear in a mix.
     pub fn in_mix(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|operation| operation.name() == name && !matches!(operation, Self::Event | Self::Step))
+        let no_part = |operation| matches!(operation, Self::Event | Self::Step | Self::Check | Self::Claim);
+        Self::ALL.iter().copied().find(|operation| operation.name() == name && !no_part(*operation))
     }
 
     /// Whether the operation changes the tree (or the sessions).

@@ -25,9 +25,14 @@ pub struct Usage {
 /// # Errors
 /// If there is no such process.
 pub fn usage(pid: u32) -> anyhow::Result<Usage> {
-    let stat =
-        fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid} here"))?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let no_process = || {
+        format!(
+            "there is no process {pid} on this machine; name the server's with --pid (a number, as `pgrep java` or \
+             `pgrep zkfast` prints it), or leave --pid out if it runs elsewhere"
+        )
+    };
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(no_process)?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(no_process)?;
     let ticks = cpu_ticks(&stat).with_context(|| format!("/proc/{pid}/stat has another shape"))?;
     Ok(Usage {
         cpu: ticks * SECOND / clock_ticks_per_second(),

@@ -11,6 +11,10 @@ use crate::{
     reply::Reply,
 };
 use hdrhistogram::Histogram;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use zkfast_wire::{OpCode, Zxid, jute::Decoder, watch::WatcherEvent};
 
 /// One contender.
@@ -48,6 +52,10 @@ pub struct Recipe {
     contenders: Vec<Contender>,
     groups: Vec<Group>,
     to_queue: Vec<usize>,
+    stop: Arc<AtomicBool>,
+    began: Nanos,
+    /// How long they contended.
+    pub ran: Nanos,
     /// From the wish to the lock.
     pub waits: Histogram<u64>,
     /// From the send of the release to the next holder's knowing.
@@ -59,8 +67,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Contenders in `groups` groups beneath `root`, for `duration`.
-    pub fn new(root: String, links: usize, groups: usize, duration: Nanos) -> Self {
+    /// Contenders in `groups` groups beneath `root`, for `duration` or until `stop` is set.
+    pub fn new(root: String, links: usize, groups: usize, duration: Nanos, stop: Arc<AtomicBool>) -> Self {
         Self {
             root,
             duration,
@@ -69,6 +77,9 @@ impl Recipe {
             contenders: vec![Contender::default(); links],
             groups: vec![Group::default(); groups.max(1)],
             to_queue: Vec::new(),
+            stop,
+            began: 0,
+            ran: 0,
             waits: histogram(),
             hand_overs: histogram(),
             overlaps: 0,
@@ -133,11 +144,17 @@ fn ask(op: OpCode, operation: Operation, now: Nanos) -> Ask {
 
 impl Load for Recipe {
     fn turn(&mut self, links: &mut Links, now: Nanos) -> Turn {
+        let stopped = self.stop.load(Ordering::Relaxed);
         match self.stage {
+            Stage::Connecting if stopped => {
+                links.close_all(now);
+                self.stage = Stage::Leaving { until: now + 10 * SECOND };
+            }
             Stage::Connecting => {
                 links.connect_idle(..links.all.len());
                 if self.gathering.ready() == links.all.len() {
                     self.stage = Stage::Running { until: now + self.duration };
+                    self.began = now;
                     self.to_queue = (0..links.all.len()).collect();
                 } else if let Some(why) = self.gathering.hopeless(links.all.len(), now) {
                     self.failures.push(why);
@@ -150,7 +167,8 @@ impl Load for Recipe {
                         self.queue(links.to_write(index), now);
                     }
                 }
-                if now >= until {
+                if now >= until || stopped {
+                    self.ran = now - self.began;
                     links.close_all(now);
                     self.stage = Stage::Leaving { until: now + 10 * SECOND };
                 }

@@ -19,6 +19,9 @@ const LATENCY_MAX: Nanos = 3600 * SECOND;
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
 
+/// Things that went wrong and are kept by name, of each core and of all.
+const NOTES_LIMIT: usize = 5;
+
 /// An empty histogram of nanoseconds.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX, DIGITS).expect("the bounds are constants")
@@ -115,6 +118,7 @@ pub struct Recorder {
     errors: BTreeMap<(Operation, String), u64>,
     /// How late requests left, where the server was not the reason.
     pub lag: Histogram<u64>,
+    notes: Vec<String>,
     interval: Interval,
     /// When the second 0 would have begun, if it were a whole one.
     begin: i128,
@@ -130,6 +134,7 @@ impl Recorder {
             operations: vec![None; Operation::COUNT],
             errors: BTreeMap::new(),
             lag: histogram(),
+            notes: Vec::new(),
             interval: Interval { core, index: 0, response: histogram(), failed: 0, in_flight: 0 },
             begin: 0,
             lines,
@@ -198,6 +203,13 @@ impl Recorder {
         }
     }
 
+    /// Names something that went wrong; the first few are kept.
+    pub fn note(&mut self, words: String) {
+        if self.notes.len() < NOTES_LIMIT {
+            self.notes.push(words);
+        }
+    }
+
     /// Hands over the seconds that are over. Called each turn; `in_flight` is asked only when one is.
     #[inline]
     pub fn tick(&mut self, now: Nanos, in_flight: impl FnOnce() -> u64) {
@@ -223,7 +235,13 @@ impl Recorder {
     pub fn finish(mut self) -> Measured {
         let index = self.interval.index + 1;
         self.hand_over(index, 0);
-        Measured { operations: self.operations, errors: self.errors, lag: self.lag, window: self.window }
+        Measured {
+            operations: self.operations,
+            errors: self.errors,
+            lag: self.lag,
+            notes: self.notes,
+            window: self.window,
+        }
     }
 }
 
@@ -236,6 +254,8 @@ pub struct Measured {
     pub errors: BTreeMap<(Operation, String), u64>,
     /// How late requests left the generator for reasons of its own.
     pub lag: Histogram<u64>,
+    /// What went wrong, by name: the first few.
+    pub notes: Vec<String>,
     /// The part of the run that counts.
     pub window: Window,
 }
@@ -246,6 +266,7 @@ impl Default for Measured {
             operations: vec![None; Operation::COUNT],
             errors: BTreeMap::new(),
             lag: histogram(),
+            notes: Vec::new(),
             window: Window { from: 0, until: 0 },
         }
     }
@@ -265,6 +286,8 @@ impl Measured {
             *self.errors.entry(key).or_default() += count;
         }
         self.lag.add(&other.lag).expect("equal bounds");
+        self.notes.extend(other.notes);
+        self.notes.truncate(NOTES_LIMIT);
         self.window.from = self.window.from.min(other.window.from);
         self.window.until = self.window.until.min(other.window.until);
     }

@@ -251,7 +251,7 @@ impl Report {
                     .collect(),
             }),
             interrupted: outcome.interrupted,
-            remarks: outcome.troubles.clone(),
+            remarks: outcome.troubles.iter().chain(&measured.notes).cloned().collect(),
         };
         report.remark(settings);
         report

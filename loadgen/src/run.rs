@@ -1,6 +1,7 @@
 //! One measured run: probe, lay out, load, read back, tidy up.
 
 use crate::{
+    claim::Claim,
     client::Client,
     clock::{Clock, Nanos, SECOND},
     engine::Engine,
@@ -12,8 +13,9 @@ use crate::{
     operation::{Operation, put_path},
     process::{self, Usage},
     record::{Interval, Measured, Recorder, histogram},
+    stamp::Expectation,
     timeline::Timeline,
-    traffic::{Phases, Shared, Traffic, put_created_path},
+    traffic::{Phases, Shared, Traffic},
     verify::{Findings, Witness},
 };
 use anyhow::{Context, anyhow};
@@ -135,10 +137,11 @@ pub trait Watcher {
 /// If the servers cannot be reached or prepared, or the generator lacks resources.
 pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher) -> anyhow::Result<Outcome> {
     process::raise_open_files_limit();
+    process::usage_of_all(&settings.pids)?;
     let plan = &settings.plan;
     let mut client = connect_any(&settings.hosts, settings.timeout_ms)?;
     watcher.step("laying out the nodes");
-    layout::prepare(&mut client, plan, settings.list_children)?;
+    layout::prepare(&mut client, plan, settings.list_children, &stop)?;
     client.close();
     catch_up(settings);
     let server_before = ServerFacts::ask(&settings.hosts);
@@ -261,7 +264,7 @@ fn engine(
         (core..plan.connections).step_by(settings.cores).map(|number| number as u64).collect();
     let regular = numbers.len();
     let churn = if plan.pace.has(Operation::Session) { regular } else { 0 };
-    let links: Vec<Link> = numbers
+    let mut links: Vec<Link> = numbers
         .iter()
         .copied()
         .chain(
@@ -270,6 +273,11 @@ fn engine(
         .enumerate()
         .map(|(index, number)| Link::new(index, number, number as usize % settings.hosts.list.len()))
         .collect();
+    if core == 0
+        && let Some(first) = links.first_mut()
+    {
+        first.claim = Some(Claim::of(&plan.root));
+    }
     let traffic = Traffic::new(plan.clone(), shared, settings.phases, core, regular, links.len(), recorder);
     Engine::new(clock, settings.hosts.clone(), settings.timeout_ms, links, traffic)
 }
@@ -349,10 +357,9 @@ fn between(start: &(Nanos, Nanos, Option<Usage>), end: &(Nanos, Nanos, Option<Us
 fn read_back(settings: &Settings, mut witness: Witness) -> anyhow::Result<Findings> {
     let plan = &settings.plan;
     let mut client = connect_any(&settings.hosts, settings.timeout_ms)?;
+    let values = Expectation::new(plan.seed, settings.cores, plan.values.most);
     witness
-        .read_back(&mut client, &plan.keys, |link, number, out| {
-            put_created_path(&plan.root, link, number, out)
-        })
+        .read_back(&mut client, &plan.root, &plan.keys, &values)
         .context("the connection was lost while reading back")?;
     client.close();
     Ok(witness.findings)

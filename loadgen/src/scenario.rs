@@ -192,6 +192,7 @@ pub fn run(
             watcher.step(&format!("{label}: loadgen {line}"));
             outcome.run(label, plain_run(line, arguments, stop, watcher)?);
         }
+        outcome.interrupted(stop.load(Ordering::Relaxed));
         return Ok(outcome);
     }
     if sessions < 2 {
@@ -203,17 +204,25 @@ pub fn run(
     layout::own(&mut client, &root)?;
     let nodes = format!("{root}/nodes");
     client.ensure_node(&nodes)?;
-    let stage = Stage { hosts, root: nodes, sessions, arguments };
-    match scenario.kind {
-        Kind::FanOut(watched) => stage.fan_out(watched, &mut outcome)?,
-        Kind::Recipe(contenders) => stage.recipe(contenders, &mut client, &mut outcome)?,
-        Kind::ReconnectStorm => stage.reconnect(&mut outcome)?,
-        Kind::ExpiryStorm => stage.expiry(&mut outcome, stop, watcher)?,
-        Kind::Runs(_) => {}
+    let stage = Stage { hosts, claim: root.clone(), root: nodes, sessions, arguments, stop };
+    let done = match scenario.kind {
+        Kind::FanOut(watched) => stage.fan_out(watched, &mut outcome),
+        Kind::Recipe(contenders) => stage.recipe(contenders, &mut client, &mut outcome),
+        Kind::ReconnectStorm => stage.reconnect(&mut outcome),
+        Kind::ExpiryStorm => stage.expiry(&mut outcome, watcher),
+        Kind::Runs(_) => Ok(()),
+    };
+    // Its nodes go also if it could not be done, or was ended early.
+    let removed = run::connect_any(&stage.hosts, SESSION_TIMEOUT_MS).and_then(|mut client| {
+        layout::remove(&mut client, &root)?;
+        client.close();
+        Ok(())
+    });
+    done?;
+    if let Err(error) = removed {
+        outcome.fail([format!("the nodes of the scenario are left on the server: {error:#}")]);
     }
-    let mut client = run::connect_any(&stage.hosts, SESSION_TIMEOUT_MS)?;
-    layout::remove(&mut client, &root)?;
-    client.close();
+    outcome.interrupted(stop.load(Ordering::Relaxed));
     Ok(outcome)
 }
 

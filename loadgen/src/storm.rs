@@ -10,6 +10,10 @@ use crate::{
     reply::Reply,
 };
 use hdrhistogram::Histogram;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use zkfast_wire::{OpCode, SessionId, Zxid, watch::WatcherEvent};
 
 /// How long connecting or coming back may take.
@@ -49,6 +53,7 @@ pub struct Storm {
     before: Vec<SessionId>,
     gathering: Gathering,
     owned: usize,
+    stop: Arc<AtomicBool>,
     /// From the first connect to the last session, nanoseconds.
     pub connected_after: Nanos,
     /// From the cut to each session's return.
@@ -60,14 +65,15 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// A storm over `links` sessions.
-    pub fn new(links: usize, aftermath: Aftermath) -> Self {
+    /// A storm over `links` sessions, which end in an orderly way if `stop` is set.
+    pub fn new(links: usize, aftermath: Aftermath, stop: Arc<AtomicBool>) -> Self {
         Self {
             aftermath,
             stage: Stage::Connecting,
             before: vec![SessionId(0); links],
             gathering: Gathering::default(),
             owned: 0,
+            stop,
             connected_after: 0,
             returns: histogram(),
             expired: 0,
@@ -89,6 +95,10 @@ impl Storm {
 impl Load for Storm {
     fn turn(&mut self, links: &mut Links, now: Nanos) -> Turn {
         let all = links.all.len();
+        if self.stop.load(Ordering::Relaxed) && !matches!(self.stage, Stage::Leaving { .. }) {
+            links.close_all(now);
+            self.stage = Stage::Leaving { until: now + 10 * SECOND };
+        }
         match self.stage {
             Stage::Connecting => {
                 links.connect_idle(..all);
@@ -164,6 +174,7 @@ impl Load for Storm {
         match request.operation {
             Operation::Session => link.phase = Phase::Idle,
             Operation::Ephemeral if reply.code.is_ok() => self.owned += 1,
+            _ if matches!(self.stage, Stage::Leaving { .. }) => {}
             operation => {
                 self.failure.get_or_insert(format!("{} was refused: {}", operation.name(), reply.code));
             }

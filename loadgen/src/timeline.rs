@@ -134,7 +134,7 @@ mod tests {
     fn counted(timeline: &Timeline) -> Histogram<u64> {
         let mut all = histogram();
         for entry in timeline.entries().iter().filter(|entry| !entry.warmup) {
-            all.add(&entry.response().unwrap()).unwrap();
+            all.add(entry.response().unwrap()).unwrap();
         }
         all
     }

@@ -14,20 +14,27 @@ use crate::{
     operation::Operation,
     record::{Measured, Recorder, Window},
     reply::Reply,
+    stamp,
     verify::Witness,
 };
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 use zkfast_wire::{Zxid, watch::WatcherEvent};
 
 mod answer;
 mod arrivals;
 mod issue;
+mod watching;
 
 use arrivals::Schedule;
-pub use issue::{put_created_path, put_watched_path};
+pub use issue::{put_created_path, put_ephemeral_directory, put_sequence_path, put_watched_path};
+pub use watching::cycles_of;
+use watching::{WATCHED_FROM, Watches};
 
 /// How long sessions may take to be closed at the end.
 const LEAVE_PATIENCE: Nanos = 5 * SECOND;
@@ -108,12 +115,16 @@ struct Tally {
     ephemerals: u64,
     /// When the session churn on this link was meant to begin.
     session_intended: Nanos,
-    /// When the set was sent whose event this link waits for; 0 if for none.
-    watch_set: Nanos,
-    /// mzxid at which the watch was left.
-    watch_zxid: Zxid,
-    /// Whether a watch cycle is under way.
-    watching: bool,
+    /// When it did begin.
+    session_began: Nanos,
+    /// For whom (closed loop).
+    session_owner: usize,
+    /// In a closed loop: requests and watch cycles of the mix that were begun here and are not complete.
+    own: usize,
+    /// The same of sessions, which have links of their own.
+    own_sessions: usize,
+    /// Of `own`, watch cycles that wait for a node to watch.
+    waiting_watches: usize,
 }
 
 /// Something to do on another link than the one that called back.
@@ -121,11 +132,13 @@ struct Tally {
 enum Errand {
     /// Fill up the requests in flight of this link (closed loop).
     Refill(usize),
-    /// Begin an operation that needs more than this link (closed loop).
-    Begin(usize, Operation),
-    /// Set the private node that this link watches.
+    /// A watch cycle of this link is over (closed loop).
+    Completed(usize),
+    /// Begin the sessions that wait for a connection (closed loop).
+    BeginSessions,
+    /// Set the node of this watch cycle.
     SetWatched(usize),
-    /// Read the private node that this link watched.
+    /// Read the node of this watch cycle.
     ReadWatched(usize),
 }
 
@@ -154,7 +167,11 @@ pub struct Traffic {
     /// A due request could not be sent, so lateness is not ours.
     blocked: bool,
     value: Vec<u8>,
-    stamp: u64,
+    /// Values written so far.
+    written: u64,
+    watches: Watches,
+    /// Sessions of a closed loop that wait for a connection: for whom and since when. No more than are wanted at once.
+    waiting_sessions: VecDeque<(usize, Nanos)>,
     recorder: Recorder,
     witness: Option<Box<Witness>>,
 }
@@ -172,12 +189,10 @@ impl Traffic {
     ) -> Self {
         let mut random =
             fastrand::Rng::with_seed(plan.seed.wrapping_add((core as u64).wrapping_mul(0x9E37_79B9)));
-        let mut value_random = random.clone();
-        let value = std::iter::repeat_with(|| value_random.u8(..)).take(plan.values.most).collect();
+        let value = stamp::template(plan.seed, core, plan.values.most);
         Self {
             chooser: Chooser::new(plan.keys.count, plan.popularity),
             witness: plan.verify.then(Box::default),
-            plan,
             shared,
             phases,
             stage: Stage::Connecting,
@@ -194,8 +209,11 @@ impl Traffic {
             churn_cursor: 0,
             blocked: false,
             value,
-            stamp: (core as u64) << 48,
+            written: 0,
+            watches: Watches::new(regular, cycles_of(&plan)),
+            waiting_sessions: VecDeque::new(),
             recorder,
+            plan,
         }
     }
 
@@ -277,68 +295,52 @@ impl Traffic {
         limit: usize,
     ) -> bool {
         if operation == Operation::Session {
-            return self.begin_session(links, intended);
+            return self.begin_session(links, usize::MAX, intended, now);
         }
         for _ in 0..self.regular {
             let index = self.cursor;
             self.cursor = if index + 1 == self.regular { 0 } else { index + 1 };
             let link = &links.all[index];
-            let busy = operation == Operation::Watch && self.tallies[index].watching;
-            if link.is_ready() && link.in_flight.len() < limit && !busy {
-                let link = links.to_write(index);
-                self.issue(link, operation, intended, now);
-                return true;
+            if !link.is_ready() || link.in_flight.len() >= limit {
+                continue;
             }
+            if operation == Operation::Watch {
+                let Some(place) = self.watches.free(index) else { continue };
+                self.begin_watch(links.to_write(index), place, intended, now);
+            } else {
+                self.issue(links.to_write(index), operation, intended, now);
+            }
+            return true;
         }
         false
     }
 
     fn run_errands(&mut self, links: &mut Links, now: Nanos) {
+        let mut later = Vec::new();
         while let Some(errand) = self.errands.pop() {
             match errand {
                 Errand::Refill(index) => self.refill(links, index, now),
-                Errand::Begin(index, operation) => {
-                    if self.stage == Stage::Running {
-                        self.begin_wide(links, index, operation, now);
+                Errand::Completed(index) => {
+                    if links.all[index].is_ready() {
+                        self.complete(links.to_write(index), now);
                     }
-                    self.refill(links, index, now);
                 }
-                Errand::SetWatched(index) => self.set_watched(links, index, now),
-                Errand::ReadWatched(index) if links.all[index].is_ready() => {
-                    self.read_watched(links.to_write(index), now);
+                Errand::BeginSessions => self.begin_waiting_sessions(links, now),
+                Errand::SetWatched(at) => {
+                    if !self.set_watched(links, at, now) {
+                        later.push(errand);
+                    }
                 }
-                Errand::ReadWatched(_) => {}
+                Errand::ReadWatched(at) => self.read_watched(links, at, now),
             }
         }
+        self.errands = later;
     }
 
-    /// Brings a link of a closed loop to its number of requests in flight.
+    /// Brings a link of a closed loop to its number of operations under way.
     fn refill(&mut self, links: &mut Links, index: usize, now: Nanos) {
-        let plan = self.plan.clone();
-        let Pace::Closed { mix, in_flight } = &plan.pace else { return };
-        if self.stage != Stage::Running || !links.all[index].is_ready() {
-            return;
-        }
-        // Bounded, because an operation that cannot be begun now (a second watch) is skipped.
-        for _ in 0..4 * *in_flight {
-            if links.all[index].in_flight.len() >= *in_flight {
-                break;
-            }
-            match mix.next(&mut self.random) {
-                operation @ (Operation::Session | Operation::Watch) => {
-                    self.begin_wide(links, index, operation, now)
-                }
-                operation => self.issue(links.to_write(index), operation, now, now),
-            }
-        }
-    }
-
-    /// Begins an operation that takes another connection or a node of its own, unless one is under way here.
-    fn begin_wide(&mut self, links: &mut Links, index: usize, operation: Operation, now: Nanos) {
-        if operation == Operation::Session {
-            self.begin_session(links, now);
-        } else if links.all[index].is_ready() && !self.tallies[index].watching {
-            self.issue(links.to_write(index), operation, now, now);
+        if matches!(self.plan.pace, Pace::Closed { .. }) && links.all[index].is_ready() {
+            self.fill(links.to_write(index), now);
         }
     }
 
@@ -347,11 +349,14 @@ impl Traffic {
         for index in 0..links.all.len() {
             let unanswered: Vec<InFlight> = links.all[index].in_flight.iter().copied().collect();
             for request in unanswered {
-                self.recorder.failure(request.operation, "not answered in time", request.intended);
+                if request.operation != Operation::Check {
+                    self.recorder.failure(request.operation, "not answered in time", request.intended);
+                }
                 self.doubt(links.all[index].number, &request);
             }
             links.all[index].in_flight.clear();
         }
+        self.leave_watches(now);
         links.close_all(now);
         self.stage = Stage::Leaving { until: now + LEAVE_PATIENCE };
     }
@@ -382,6 +387,7 @@ impl Load for Traffic {
             }
             Stage::Running => {
                 self.run_errands(links, now);
+                self.give_up_events(now);
                 let in_flight = self.in_flight;
                 self.recorder.tick(now, || in_flight);
                 if self.shared.stopped() {
@@ -405,9 +411,12 @@ impl Load for Traffic {
             }
             Stage::Draining { until } => {
                 self.run_errands(links, now);
+                self.give_up_events(now);
                 let in_flight = self.in_flight;
                 self.recorder.tick(now, || in_flight);
-                if self.in_flight == 0 || now >= until {
+                // An event that is awaited belongs to a set that was due.
+                let is_over = self.in_flight == 0 && self.watches.awaited == 0 && self.errands.is_empty();
+                if is_over || now >= until {
                     self.leave(links, now);
                     return Turn::Until(now);
                 }
@@ -427,6 +436,9 @@ impl Load for Traffic {
         if link.index < self.regular {
             self.gathering.came(now);
             self.errands.push(Errand::Refill(link.index));
+            if let Some(witness) = &mut self.witness {
+                witness.session(link.session.id);
+            }
         } else {
             self.session_ready(link, now);
         }
@@ -436,17 +448,14 @@ impl Load for Traffic {
         if matches!(self.stage, Stage::Leaving { .. }) {
             if reply.code.is_ok() && link.in_flight.is_empty() {
                 link.phase = Phase::Idle;
+                if let Some(witness) = &mut self.witness {
+                    witness.session_closed(link.session.id);
+                }
             }
             return;
         }
         self.in_flight -= 1;
         self.answered(link, &request, reply, now);
-        if let Pace::Closed { .. } = self.plan.pace
-            && self.stage == Stage::Running
-            && now < self.until()
-        {
-            self.next_of_closed_loop(link, now);
-        }
     }
 
     fn event(&mut self, link: &mut Link, zxid: Zxid, event: &WatcherEvent<'_>, now: Nanos) {
@@ -458,18 +467,23 @@ impl Load for Traffic {
             link.phase = Phase::Idle;
             return;
         }
-        for request in &link.in_flight {
-            self.recorder.failure(request.operation, &why.name(), request.intended);
-            self.in_flight -= 1;
-        }
         let requests: Vec<InFlight> = link.in_flight.iter().copied().collect();
         for request in requests {
+            self.in_flight -= 1;
+            if request.operation != Operation::Check {
+                self.recorder.failure(request.operation, &why.name(), request.intended);
+            }
             self.doubt(link.number, &request);
+            if request.operation == Operation::Set && request.key >= WATCHED_FROM {
+                self.watched_set_lost(&request);
+            }
         }
         if link.index < self.regular {
             self.gathering.lost(was_ready, why);
-            self.tallies[link.index].watching = false;
-            self.tallies[link.index].ephemeral = false;
+            self.watches_lost(link.index, why);
+            let tally = &mut self.tallies[link.index];
+            (tally.own, tally.waiting_watches) = (0, 0);
+            tally.ephemeral = false;
         } else {
             self.session_lost(link, why);
         }

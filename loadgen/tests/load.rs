@@ -142,19 +142,84 @@ fn names(value: &serde_json::Value, out: &mut Vec<String>) {
     }
 }
 
-/// A verification that a lying server passes is worse than none.
+/// A verification that a lying server passes is worse than none. Each lie is named with where it was found.
 #[test]
 fn lies_are_found() {
-    for (manner, kind) in
-        [(Manner::ForgetsSets, "acknowledged set"), (Manner::GoesBack, "zxid went back within a session")]
-    {
+    for (manner, mix, kind) in [
+        (Manner::ForgetsSets, "set", "an acknowledged set is lost"),
+        (Manner::GoesBack, "set", "zxid went back within a session"),
+        (Manner::SkipsVersions, "set", "versions do not grow by one from set to set"),
+        (Manner::OldStats, "set", "the answer to a set is not of that set"),
+        (Manner::ForgetsCreates, "create", "an acknowledged create is lost"),
+        (Manner::EmptiesCreates, "create", "a value is not the one acknowledged"),
+        (Manner::InventsNodes, "create", "a node that nobody has created"),
+        (Manner::ForgetsCreates, "create-seq", "an acknowledged create is lost"),
+        (Manner::EmptiesCreates, "create-seq", "a value is not the one acknowledged"),
+        (Manner::InventsNodes, "create-seq", "a node that nobody has created"),
+        (Manner::RepeatsNumbers, "create-seq", "a sequence number came twice"),
+        (Manner::WrongOwner, "ephemeral", "an ephemeral node has another owner"),
+        (Manner::KeepsEphemerals, "ephemeral", "an ephemeral node outlives its session"),
+        (Manner::LosesEvents, "watch", "a watch never fired"),
+    ] {
         let fake = Fake::start(manner);
-        let line = "--verify --writes 5k/s -c 4 -d 1s --warmup 0s --znodes 2000";
-        let report = load(line, &fake.address);
-        assert!(!report.verified(), "{manner:?}");
+        let line =
+            format!("--verify --rate 2010/s --mix {mix} -c 4 -d 500ms --warmup 0s --drain 1s --znodes 50");
+        let report = load(&line, &fake.address);
+        assert!(!report.verified(), "{manner:?} {mix}");
         let found = report.verification.unwrap().violations;
-        assert!(found.keys().any(|name| name.contains(kind)), "{manner:?}: {found:?}");
+        let (_, examples) = found.get(kind).unwrap_or_else(|| panic!("{manner:?} {mix}: {found:?}"));
+        assert!(examples[0].contains("/loadgen/") || examples[0].contains("connection "), "{examples:?}");
     }
+}
+
+/// Danger: an event that never comes keeps its watch, and in a closed loop its connection, waiting for ever.
+#[test]
+fn events_that_never_come_are_counted_and_named_and_hold_nobody_up() {
+    let fake = Fake::start(Manner::LosesEvents);
+    let report =
+        load("--closed --mix watch -c 2 --in-flight 2 -d 6500ms --warmup 0s --drain 1s", &fake.address);
+    let missing =
+        report.failures.iter().find(|failure| failure.operation == "event" && failure.name == "no event");
+    // Four cycles at once, a tenth loses its event and waits for five seconds: all wait within a moment, twice.
+    assert!(missing.is_some_and(|failure| failure.count > 4), "{:?}", report.failures);
+    assert!(
+        report.remarks.iter().any(|remark| remark.contains("/loadgen/watched/w00000-00")),
+        "{:?}",
+        report.remarks
+    );
+}
+
+/// Danger: the connection that was to make a watch fire is lost, and the one that watches waits for ever.
+#[test]
+fn a_lost_setter_leaves_no_watcher_waiting() {
+    let fake = Fake::start(Manner::HangsUp);
+    let report = load("--closed --mix watch -c 4 --in-flight 4 -d 3s --warmup 0s --drain 2s", &fake.address);
+    assert!(report.failures.iter().all(|failure| failure.name == "connection lost"), "{:?}", report.failures);
+    let last = report.whole_seconds().last().expect("three seconds");
+    assert!(last.succeeded > 0, "it went on to the end: {:?}", report.timeline);
+}
+
+/// Danger: operations that must wait (a second watch, a session without a connection) are left out, and another mix is
+/// measured than was asked for.
+#[test]
+fn a_closed_loop_keeps_its_mix() {
+    let fake = Fake::start(Manner::Honest);
+    let line = "--closed --mix watch=20,get=60,session=20 -c 2 --in-flight 20 -d 2s --warmup 0s";
+    let report = load(line, &fake.address);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    let count = |name| report.operations.get(name).map_or(0, |result| result.succeeded) as f64;
+    let all = count("watch") + count("get") + count("session");
+    for (name, share) in [("watch", 0.2), ("get", 0.6), ("session", 0.2)] {
+        let spread = (share * (1.0 - share) / all).sqrt();
+        // What is under way at the end is not counted: twenty on each connection.
+        assert!(
+            (count(name) / all - share).abs() < 5.0 * spread + 40.0 / all,
+            "{name}: {} of {all}",
+            count(name)
+        );
+    }
+    assert!(all > 500.0, "{all}");
+    assert!((count("watch") - count("event")).abs() <= 40.0, "{} and {}", count("watch"), count("event"));
 }
 
 /// Connections that are lost come back with their session; what was under way is counted as lost, never hidden.
@@ -199,6 +264,129 @@ fn a_run_can_be_ended_early() {
     let report = load_with("--writes 1k/s -c 2 -d 10m --warmup 0s", &fake.address, &mut calls, stop).unwrap();
     assert!(report.interrupted && report.seconds < 10.0, "{}", report.seconds);
     assert!(report.total.succeeded > 900);
+}
+
+/// Danger: Ctrl-C in a long warm-up (or while connections come up) waits for its end, or shows figures of nothing.
+#[test]
+fn a_run_can_be_ended_in_its_warmup() {
+    for line in ["--writes 1k/s -c 2 -d 10m --warmup 10m", "--closed --mix get -c 2 -d 10m --warmup 10m"] {
+        let fake = Fake::start(Manner::Honest);
+        let stop = Arc::new(AtomicBool::new(false));
+        let pressed = stop.clone();
+        let mut calls = Calls {
+            seconds: 0,
+            at_first_second: Some(Box::new(move || pressed.store(true, Ordering::Relaxed))),
+        };
+        let report = load_with(line, &fake.address, &mut calls, stop).unwrap();
+        assert!(report.interrupted && report.total.succeeded == 0, "{:?}", report.total);
+        assert!(report.remarks.iter().any(|remark| remark.contains("no figures")), "{:?}", report.remarks);
+        assert!(report.timeline.iter().all(|second| second.warmup) && !report.timeline.is_empty());
+        assert!(page(&report).ends_with("</html>\n"), "a page of nothing is a page");
+    }
+}
+
+/// A warm-up of a fraction of a second takes no whole second with it.
+#[test]
+fn the_measured_part_begins_with_a_whole_second() {
+    let fake = Fake::start(Manner::Honest);
+    let report = load("--writes 1k/s -c 2 -d 2s --warmup 300ms", &fake.address);
+    let whole: Vec<u64> = report.whole_seconds().map(|second| second.succeeded).collect();
+    assert_eq!(whole.len(), 2, "{:?}", report.timeline);
+    assert!(whole.iter().all(|count| (900..=1_100).contains(count)), "{whole:?}");
+    let first = &report.timeline[0];
+    assert!(first.warmup && first.succeeded <= 310, "{first:?}");
+}
+
+/// Danger: a second generator empties and deletes what the first one works on.
+#[test]
+fn a_root_that_another_generator_uses_is_refused() {
+    use loadgen::{
+        client::Client,
+        hosts::Hosts,
+        operation::{Mode, put_create},
+    };
+    let fake = Fake::start(Manner::Honest);
+    load("--writes 100/s -c 1 -d 100ms --warmup 0s --keep", &fake.address);
+    let host = Hosts::parse(&fake.address).unwrap().list[0].clone();
+    let mut other = Client::connect(&host, 10_000).unwrap();
+    let mut hold = |words: &str| {
+        let body = |out: &mut Vec<u8>| {
+            put_create(
+                out,
+                |out| out.extend_from_slice(b"/loadgen/running"),
+                words.as_bytes(),
+                Mode::Ephemeral,
+            );
+        };
+        other.call(zkfast_wire::OpCode::Create, body).unwrap();
+    };
+    hold("loadgen, process 1 on another.example");
+    let run = |line| load_with(line, &fake.address, &mut Calls::default(), Arc::default());
+    let refused = run("--writes 100/s -c 1 -d 100ms --warmup 0s").unwrap_err().to_string();
+    assert!(refused.contains("/loadgen is in use") && refused.contains("--root"), "{refused}");
+    assert!(run("--root /mine --writes 100/s -c 1 -d 100ms --warmup 0s").is_ok());
+    other.close();
+    let report = run("--writes 100/s -c 1 -d 100ms --warmup 0s").unwrap();
+    assert!(report.failures.is_empty() && report.remarks.is_empty(), "{:?}", report.remarks);
+}
+
+/// Danger: both have looked before either held the root.
+#[test]
+fn of_two_generators_that_begin_at_once_one_goes_on() {
+    let fake = Fake::start(Manner::Honest);
+    let line = "--writes 100/s -c 1 -d 3s --warmup 0s --keep";
+    let address = fake.address.clone();
+    // The other begins when the first has laid out its nodes and looks for trouble no more.
+    let other = Arc::new(std::sync::Mutex::new(None));
+    let (kept, second) = (other.clone(), fake.address.clone());
+    let mut calls = Calls {
+        seconds: 0,
+        at_first_second: Some(Box::new(move || {
+            let line = "--writes 100/s -c 1 -d 100ms --warmup 0s";
+            *kept.lock().unwrap() = Some(load_claimed_elsewhere(line, &second));
+        })),
+    };
+    let report = load_with(line, &address, &mut calls, Arc::default()).unwrap();
+    assert_eq!((report.total.succeeded, report.total.failed), (300, 0));
+    let refused = other.lock().unwrap().take().expect("the other ran").unwrap_err().to_string();
+    assert!(refused.contains("another loadgen has begun"), "{refused}");
+}
+
+/// The sessions of a run whose claim meets another one's: what is left when both have looked at the same moment.
+fn load_claimed_elsewhere(line: &str, hosts: &str) -> anyhow::Result<()> {
+    use loadgen::{claim::Claim, clock::Clock, engine::Engine, hosts::Hosts, link::Link, recipe::Recipe};
+    let settings = CommandLine::try_parse_from(["loadgen"].into_iter().chain(line.split(' '))).unwrap();
+    let plan = settings.run.settings()?.plan;
+    let mut link = Link::new(0, 0, 0);
+    link.claim = Some(Claim::of(&plan.root));
+    let load = Recipe::new(plan.root.clone(), 1, 1, 1_000_000_000, Arc::default());
+    Engine::new(Clock::start(), Arc::new(Hosts::parse(hosts)?), 10_000, vec![link], load)?.run()?;
+    Ok(())
+}
+
+/// What cannot be done is known before the load, with what to write instead.
+#[test]
+fn wrong_arguments_are_refused_before_the_load() {
+    let fake = Fake::start(Manner::Honest);
+    let words =
+        |line| load_with(line, &fake.address, &mut Calls::default(), Arc::default()).unwrap_err().to_string();
+    let refused = words("--writes 1/s --pid 4194999");
+    assert!(refused.contains("no process 4194999") && refused.contains("--pid"), "{refused}");
+    let refused = words("--writes 1/s --cores 0");
+    assert!(refused.contains("--cores 2"), "{refused}");
+}
+
+/// A port that accepts and says nothing, such as one of another protocol that waits for a greeting.
+#[test]
+fn a_silent_port_is_told_soon() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let kept = thread::spawn(move || silent.accept().unwrap());
+    let begun = std::time::Instant::now();
+    let refused = load_with("--writes 1/s", &address, &mut Calls::default(), Arc::default()).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(refused.to_string().contains("not one byte"), "{refused}");
+    drop(kept.join());
 }
 
 /// A user who mistypes a port must be told so, not shown an empty report.

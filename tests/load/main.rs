@@ -14,7 +14,14 @@ use loadgen::{
     scenario,
 };
 use peers::{Kind, Server, Settings};
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Each operation that a mix may name.
 const ALL: &str = "create=2,create-seq=1,set=3,get=3,exists=1,children=1,delete=1,multi=1,ephemeral=2,session=1,watch=1,\
@@ -155,4 +162,59 @@ fn a_closed_loop_of_sessions_goes_on() {
     let server = start(home.path());
     let report = load("--closed --mix session -c 4 -d 1s --warmup 0s", &server, &mut Acts(None));
     assert!(report.failures.is_empty() && report.total.succeeded > 40, "{} sessions", report.total.succeeded);
+}
+
+/// Danger: Ctrl-C in a recipe or a fan-out waits for its end, or leaves its nodes behind.
+#[test]
+fn scenarios_can_be_ended_early() {
+    let home = peers::directory();
+    let server = start(home.path());
+    for (name, node) in [
+        ("lock", "/loadgen-lock/nodes/g00000"),
+        ("config-push", "/loadgen-config-push/nodes"),
+        ("reconnect-storm", "/loadgen-reconnect-storm/running"),
+    ] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut eye = server.client(10_000);
+        // Pressed when the node that it works on is there and is worked on.
+        assert!(eye.exists(node, true).is_err(), "{node} is not there yet");
+        let pressed = stop.clone();
+        let presser = thread::spawn(move || {
+            eye.event();
+            pressed.store(true, Ordering::Relaxed);
+        });
+        let Some(Command::Scenario(arguments)) =
+            parse(&format!("scenario {name} -c 400 -d 10m"), &server).command
+        else {
+            panic!("a scenario");
+        };
+        let begun = Instant::now();
+        let scenario = scenario::find(name).expect("a scenario");
+        let outcome = scenario::run(scenario, &arguments, &stop, &mut Acts(None)).expect("the run");
+        presser.join().expect("the event came");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{name}: {:?}", begun.elapsed());
+        assert!(outcome.is_clean(), "{}", outcome.show());
+        // The others are over soon, perhaps before they are ended.
+        assert!(name != "lock" || outcome.show().contains("ended early"), "{}", outcome.show());
+        let mut eye = server.client(10_000);
+        assert!(eye.exists(&format!("/loadgen-{name}"), false).is_err(), "{name} has left its nodes");
+    }
+}
+
+/// The published mix, not what is left of it when a connection watches one node at a time.
+#[test]
+fn the_service_latency_overview_has_its_watches() {
+    let home = peers::directory();
+    let server = start(home.path());
+    let line = "--closed -c 4 --in-flight 100 --mix create=10,get=50,delete=10,ephemeral=20,watch=10 -d 2s --warmup 0s";
+    let report = load(line, &server, &mut Acts(None));
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    let count = |name| report.operations.get(name).map_or(0, |result| result.succeeded) as f64;
+    let all: f64 = ["create", "get", "delete", "ephemeral", "watch"].into_iter().map(count).sum();
+    for (name, share) in [("get", 0.5), ("ephemeral", 0.2), ("watch", 0.1)] {
+        let spread = 5.0 * (share * (1.0 - share) / all).sqrt() + 400.0 / all;
+        assert!((count(name) / all - share).abs() < spread, "{name}: {} of {all}", count(name));
+    }
+    assert!((count("event") - count("watch")).abs() <= 400.0, "each has its event");
+    assert!((count("set") - count("watch")).abs() <= 400.0, "and a set that caused it");
 }

@@ -25,6 +25,8 @@ pub struct Outcome {
     runs: Vec<(String, Report)>,
     /// What was wrong.
     failures: Vec<String>,
+    /// Ended early.
+    interrupted: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +55,13 @@ impl Outcome {
             latencies: Vec::new(),
             runs: Vec::new(),
             failures: Vec::new(),
+            interrupted: false,
         }
+    }
+
+    /// Whether it was ended early.
+    pub(super) fn interrupted(&mut self, interrupted: bool) {
+        self.interrupted = interrupted;
     }
 
     /// A single figure.
@@ -133,6 +141,9 @@ impl Outcome {
         }
         for failure in &self.failures {
             let _ = writeln!(out, "FAILED: {failure}");
+        }
+        if self.interrupted {
+            out.push_str("note: The scenario was ended early; these are the figures so far.\n");
         }
         out
     }

@@ -3,6 +3,7 @@
 use super::{Outcome, SESSION_TIMEOUT_MS};
 use crate::{
     args::{CommandLine, ScenarioArgs},
+    claim::Claim,
     client::Client,
     clock::{Clock, SECOND, nanos},
     engine::{Engine, Load},
@@ -18,7 +19,10 @@ use crate::{
 use anyhow::anyhow;
 use clap::Parser;
 use std::{
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -48,16 +52,21 @@ pub(super) fn plain_run(
 /// Where a scenario that is not a plain run happens.
 pub(super) struct Stage<'a> {
     pub(super) hosts: Arc<Hosts>,
+    /// What no other generator may use meanwhile.
+    pub(super) claim: String,
     pub(super) root: String,
     pub(super) sessions: usize,
     pub(super) arguments: &'a ScenarioArgs,
+    pub(super) stop: &'a Arc<AtomicBool>,
 }
 
 impl Stage<'_> {
     fn engine<L: Load>(&self, timeout_ms: i32, load: L) -> anyhow::Result<Engine<L>> {
-        let links =
-            (0..self.sessions).map(|index| Link::new(index, index as u64, index % self.hosts.list.len()));
-        Engine::new(Clock::start(), self.hosts.clone(), timeout_ms, links.collect(), load)
+        let mut links: Vec<Link> = (0..self.sessions)
+            .map(|index| Link::new(index, index as u64, index % self.hosts.list.len()))
+            .collect();
+        links[0].claim = Some(Claim::of(&self.claim));
+        Engine::new(Clock::start(), self.hosts.clone(), timeout_ms, links, load)
     }
 
     pub(super) fn fan_out(&self, watched: Watched, outcome: &mut Outcome) -> anyhow::Result<()> {
@@ -65,12 +74,13 @@ impl Stage<'_> {
         let (began, took) = (Instant::now(), Arc::new(Mutex::new(Duration::ZERO)));
         let noted = took.clone();
         let on_connected = Box::new(move || *noted.lock().expect("nobody panics with it") = began.elapsed());
-        let load = FanOut::new(self.root.clone(), watched, 100, ROUNDS, on_connected);
+        let load = FanOut::new(self.root.clone(), watched, 100, ROUNDS, on_connected, self.stop.clone());
         let load = self.engine(SESSION_TIMEOUT_MS, load)?.run()?;
         outcome.fail(load.failure);
         if load.rounds.is_empty() {
             return Ok(());
         }
+        outcome.figure("rounds", load.rounds.len() as f64, "");
         outcome.latency("from the change to an event", &load.event_times);
         let (mut last_events, mut last_reads) = (histogram(), histogram());
         for round in &load.rounds {
@@ -95,11 +105,12 @@ impl Stage<'_> {
             client.ensure_node(&Recipe::group_path(&self.root, group))?;
         }
         let duration = nanos(self.arguments.duration);
-        let load = Recipe::new(self.root.clone(), self.sessions, groups, duration);
+        let load = Recipe::new(self.root.clone(), self.sessions, groups, duration, self.stop.clone());
         let load = self.engine(SESSION_TIMEOUT_MS, load)?.run()?;
+        let seconds = load.ran.max(1) as f64 / SECOND as f64;
         outcome.latency("from the wish to the hold", &load.waits);
         outcome.latency("from the release to the next hold", &load.hand_overs);
-        outcome.figure("held", load.waits.len() as f64 / (duration as f64 / SECOND as f64), "times a second");
+        outcome.figure("held", load.waits.len() as f64 / seconds, "times a second");
         if load.overlaps > 0 {
             outcome.fail([format!("two held one lock at the same time, {} times", load.overlaps)]);
         }
@@ -108,13 +119,14 @@ impl Stage<'_> {
     }
 
     pub(super) fn reconnect(&self, outcome: &mut Outcome) -> anyhow::Result<()> {
-        let mut engine = self.engine(SESSION_TIMEOUT_MS, Storm::new(self.sessions, Aftermath::Reconnect))?;
+        let mut engine = self
+            .engine(SESSION_TIMEOUT_MS, Storm::new(self.sessions, Aftermath::Reconnect, self.stop.clone()))?;
         engine.connecting_limit = usize::MAX;
         let load = engine.run()?;
         if !load.returns.is_empty() {
             outcome.latency("from the cut to the return of a session", &load.returns);
         }
-        if load.failure.is_none() {
+        if load.failure.is_none() && !self.stop.load(Ordering::Relaxed) {
             outcome.figure("all were back after", load.returns.max() as f64 / 1e6, "ms");
         }
         if load.expired > 0 {
@@ -124,24 +136,22 @@ impl Stage<'_> {
         Ok(())
     }
 
-    pub(super) fn expiry(
-        &self,
-        outcome: &mut Outcome,
-        stop: &Arc<AtomicBool>,
-        watcher: &mut dyn Watcher,
-    ) -> anyhow::Result<()> {
+    pub(super) fn expiry(&self, outcome: &mut Outcome, watcher: &mut dyn Watcher) -> anyhow::Result<()> {
         /// As short as Apache allows with its tick of 2 s.
         const TIMEOUT_MS: i32 = 4_000;
         let aftermath = Aftermath::Abandon { parent: self.root.clone() };
-        let load = self.engine(TIMEOUT_MS, Storm::new(self.sessions, aftermath))?.run()?;
+        let load = self.engine(TIMEOUT_MS, Storm::new(self.sessions, aftermath, self.stop.clone()))?.run()?;
         outcome.fail(load.failure);
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let cut = Instant::now();
-        let (hosts, root) = (self.hosts.clone(), self.root.clone());
+        let (hosts, root, stop) = (self.hosts.clone(), self.root.clone(), self.stop.clone());
         let gone = thread::spawn(move || -> anyhow::Result<Option<(Duration, Duration)>> {
             let mut client = run::connect_any(&hosts, SESSION_TIMEOUT_MS)?;
             let all = client.get(&root)?.map_or(0, |(_, stat)| stat.num_children);
             let mut first = None;
-            while cut.elapsed() < Duration::from_secs(60) {
+            while cut.elapsed() < Duration::from_secs(60) && !stop.load(Ordering::Relaxed) {
                 let left = client.get(&root)?.map_or(0, |(_, stat)| stat.num_children);
                 if left < all && first.is_none() {
                     first = Some(cut.elapsed());
@@ -155,13 +165,14 @@ impl Stage<'_> {
             Ok(None)
         });
         let line = "-c 16 --writes 500/s";
-        let report = plain_run(line, self.arguments, stop, watcher)?;
+        let report = plain_run(line, self.arguments, self.stop, watcher)?;
         outcome.run("the others", report);
         match gone.join().map_err(|_| anyhow!("the thread that counts panicked"))?? {
             Some((first, last)) => {
                 outcome.figure("the first expired after", first.as_secs_f64(), "s");
                 outcome.figure("the last expired after", last.as_secs_f64(), "s");
             }
+            None if self.stop.load(Ordering::Relaxed) => {}
             None => outcome.fail(["ephemeral nodes of dead sessions were there after a minute".to_owned()]),
         }
         Ok(())

@@ -1,22 +1,15 @@
 //! What an answer means: latencies and failures, facts for the witness, the next step of a cycle.
 
-use super::{Errand, Traffic};
+use super::{Traffic, WATCHED_FROM, put_sequence_path, watching::data_mzxid};
 use crate::{
     clock::Nanos,
     engine::Loss,
     link::{InFlight, Link, Phase},
     operation::Operation,
     reply::Reply,
+    stamp::Stamp,
 };
-use zkfast_wire::{
-    ErrorCode, Stat, Zxid,
-    jute::Decoder,
-    multi::MultiResult,
-    watch::{EventKind, WatcherEvent},
-};
-
-/// Keys from here on are not of the key space but watched nodes.
-const WATCHED_FROM: u64 = u64::MAX - (1 << 32);
+use zkfast_wire::{ErrorCode, Stat, jute::Decoder, multi::MultiResult};
 
 impl Traffic {
     /// Measures an answer, checks it and follows up.
@@ -25,32 +18,54 @@ impl Traffic {
             Operation::Multi => reply.multi_code().unwrap_or(ErrorCode::MARSHALLING_ERROR),
             _ => reply.code,
         };
-        if code.is_ok() {
-            self.recorder.success(request.operation, request.intended, request.sent, now);
-        } else {
-            self.recorder.failure(request.operation, &code.to_string(), request.intended);
+        match request.operation {
+            Operation::Check => return self.checked(link, request, reply),
+            operation if code.is_ok() => {
+                self.recorder.success(operation, request.intended, request.sent, now);
+            }
+            operation => self.recorder.failure(operation, &code.to_string(), request.intended),
         }
         if self.witness.is_some() {
             self.testify(link, request, reply, code);
+            if request.operation == Operation::Ephemeral && request.key == 0 && code.is_ok() {
+                self.check_ephemeral(link, request.note, now);
+            }
         }
         match request.operation {
-            Operation::Watch if code.is_ok() => {
-                self.tallies[link.index].watch_zxid = data_stat(reply).map_or(Zxid::ZERO, |stat| stat.mzxid);
-                self.errands.push(Errand::SetWatched(link.index));
+            Operation::Watch => {
+                let left_at = data_mzxid(reply).filter(|_| code.is_ok());
+                self.watch_answered(link, request.key, left_at, now);
             }
-            Operation::Watch => self.tallies[link.index].watching = false,
-            Operation::Set if request.key > WATCHED_FROM => {
-                let watching = (u64::MAX - request.key) as usize;
-                if !code.is_ok() {
-                    self.tallies[watching].watching = false;
-                } else if self.witness.is_some() {
-                    self.errands.push(Errand::ReadWatched(watching));
-                }
+            Operation::Set if request.key >= WATCHED_FROM => {
+                self.watched_set_answered(request.key, code.is_ok(), now);
             }
             // The server closes the connection behind this answer; so do we.
-            Operation::Session => link.phase = Phase::Idle,
-            _ => {}
+            Operation::Session => {
+                link.phase = Phase::Idle;
+                self.session_over(link.index);
+            }
+            _ => self.complete(link, now),
         }
+    }
+
+    /// A read that `--verify` has added: of a watched node, or of an ephemeral one.
+    fn checked(&mut self, link: &Link, request: &InFlight, reply: &Reply<'_>) {
+        if request.key >= WATCHED_FROM {
+            if let Some(mzxid) = data_mzxid(reply).filter(|_| reply.code.is_ok()) {
+                self.watched_read(request.key, mzxid);
+            }
+            return;
+        }
+        let Some(witness) = &mut self.witness else { return };
+        witness.zxid(link.number, link.session.last_zxid, reply.zxid);
+        let owner = Stat::decode(&mut Decoder::new(reply.body)).ok().filter(|_| reply.code.is_ok());
+        witness.ephemeral(
+            link.number,
+            request.key,
+            request.note == 1,
+            link.session.id,
+            owner.map(|stat| stat.ephemeral_owner),
+        );
     }
 
     fn testify(&mut self, link: &mut Link, request: &InFlight, reply: &Reply<'_>, code: ErrorCode) {
@@ -62,22 +77,15 @@ impl Traffic {
         }
         match request.operation {
             Operation::Set if key < WATCHED_FROM => match Stat::decode(&mut Decoder::new(reply.body)) {
-                Ok(stat) => witness.set(connection, key, request.note, &stat, "set"),
+                Ok(stat) => {
+                    witness.set(connection, key, Stamp(request.note), &stat, reply.zxid, "set");
+                }
                 Err(error) => witness.findings.violation("a reply does not decode", || error.to_string()),
             },
-            Operation::Get if key < WATCHED_FROM => match data_stat(reply) {
+            Operation::Get => match data_stat(reply) {
                 Some(stat) => witness.read(connection, key, &stat, request.operation.name()),
                 None => witness.findings.violation("a reply does not decode", || "getData".to_owned()),
             },
-            Operation::Get => {
-                let tally = self.tallies[link.index];
-                let newer = data_stat(reply).is_some_and(|stat| stat.mzxid > tally.watch_zxid);
-                witness.findings.check(
-                    !(tally.watching && newer),
-                    "a value was read ahead of the event that announces it",
-                    || format!("connection {connection}, watched at {}", tally.watch_zxid),
-                );
-            }
             Operation::Exists => match Stat::decode(&mut Decoder::new(reply.body)) {
                 Ok(stat) => witness.read(connection, key, &stat, request.operation.name()),
                 Err(error) => witness.findings.violation("a reply does not decode", || error.to_string()),
@@ -91,8 +99,9 @@ impl Traffic {
                         witness.set(
                             connection,
                             (key + part) % self.plan.keys.count,
-                            request.note + part,
+                            Stamp(request.note + part),
                             stat,
+                            reply.zxid,
                             "multi",
                         );
                         sets += 1;
@@ -102,10 +111,14 @@ impl Traffic {
                     format!("{sets} of {}", self.plan.multi_parts)
                 });
             }
-            Operation::Create => witness.created(connection, key),
+            Operation::Create => witness.created(connection, key, Stamp(request.note), reply.zxid),
             Operation::Delete => witness.deleted(connection, key),
             Operation::CreateSequential => match Decoder::new(reply.body).text("CreateResponse.path") {
-                Ok(path) => witness.sequence(&path),
+                Ok(path) => {
+                    let mut asked = Vec::new();
+                    put_sequence_path(&self.plan.root, &mut asked);
+                    witness.sequence(&path, &asked, Stamp(request.note), reply.zxid);
+                }
                 Err(error) => witness.findings.violation("a reply does not decode", || error.to_string()),
             },
             _ => {}
@@ -123,34 +136,9 @@ impl Traffic {
                 }
             }
             Operation::Create | Operation::Delete => witness.node_in_doubt(link, request.key),
+            Operation::CreateSequential => witness.sequence_in_doubt(Stamp(request.note)),
             _ => {}
         }
-    }
-
-    /// The event that ends a watch cycle.
-    pub(super) fn watched_event(
-        &mut self,
-        link: &mut Link,
-        zxid: Zxid,
-        event: &WatcherEvent<'_>,
-        now: Nanos,
-    ) {
-        let tally = &mut self.tallies[link.index];
-        if event.kind != EventKind::NodeDataChanged || !tally.watching || tally.watch_set == 0 {
-            return;
-        }
-        tally.watching = false;
-        self.recorder.success(Operation::Event, tally.watch_set, tally.watch_set, now);
-        // Servers before 3.9 put -1 here.
-        if let Some(witness) = &mut self.witness
-            && zxid.0 >= 0
-        {
-            let watched_at = tally.watch_zxid;
-            witness.findings.check(zxid > watched_at, "an event is older than its watch", || {
-                format!("connection {}: {zxid} for a watch at {watched_at}", link.number)
-            });
-        }
-        self.errands.push(Errand::Refill(link.index));
     }
 
     /// A session of the churn that never came to be, or was cut.
@@ -161,11 +149,12 @@ impl Traffic {
             self.in_flight -= 1;
         }
         link.phase = Phase::Idle;
+        self.session_over(link.index);
     }
 }
 
 /// The stat behind the data of a getData reply.
-fn data_stat(reply: &Reply<'_>) -> Option<Stat> {
+pub(super) fn data_stat(reply: &Reply<'_>) -> Option<Stat> {
     let mut decoder = Decoder::new(reply.body);
     decoder.buffer("GetDataResponse.data").ok()?;
     Stat::decode(&mut decoder).ok()

@@ -16,7 +16,7 @@ use std::{
 use zkfast_wire::{
     ErrorCode, OpCode, Request, SessionId, Stat, Xid, Zxid, frame,
     handshake::{ConnectRequest, ConnectResponse},
-    jute::Decoder,
+    jute::{Decoder, put_text},
     reply::{self, Reply, ReplyHeader},
     request::RequestHeader,
 };
@@ -32,12 +32,37 @@ pub enum Manner {
     GoesBack,
     /// Each connection is closed after 200 requests.
     HangsUp,
+    /// Each 10th create is acknowledged and forgotten.
+    ForgetsCreates,
+    /// Each 10th create loses its data.
+    EmptiesCreates,
+    /// Each 10th create makes another node beside its own.
+    InventsNodes,
+    /// Each 50th set counts two versions.
+    SkipsVersions,
+    /// Each 50th set is answered with the stat of the one before.
+    OldStats,
+    /// Sequence numbers come twice.
+    RepeatsNumbers,
+    /// Ephemeral nodes belong to somebody else.
+    WrongOwner,
+    /// Ephemeral nodes stay when their session ends.
+    KeepsEphemerals,
+    /// Each 10th event is never sent.
+    LosesEvents,
 }
+
+/// Where replies and events of one connection are written.
+type Wire = Arc<Mutex<TcpStream>>;
 
 #[derive(Default)]
 struct Nodes {
     by_path: BTreeMap<String, (Vec<u8>, Stat)>,
     sequence: i32,
+    writes: u64,
+    events: u64,
+    /// Data watches: by path, the connections that left them.
+    watches: BTreeMap<String, Vec<Wire>>,
 }
 
 /// The server. It runs until the test process ends.
@@ -90,7 +115,8 @@ impl Fake {
 
     fn serve(&self, mut stream: TcpStream) {
         stream.set_nodelay(true).unwrap();
-        let (mut input, mut out, mut greeted, mut served) = (Vec::new(), Vec::new(), false, 0);
+        let (mut input, mut out, mut own, mut served) = (Vec::new(), Vec::new(), None, 0);
+        let wire: Wire = Arc::new(Mutex::new(stream.try_clone().unwrap()));
         let mut chunk = [0; 64 << 10];
         while let Ok(read @ 1..) = stream.read(&mut chunk) {
             input.extend_from_slice(&chunk[..read]);
@@ -104,7 +130,7 @@ impl Fake {
                 if self.shut.load(Ordering::SeqCst) {
                     return;
                 }
-                if !greeted {
+                let Some(session) = own else {
                     let hello = ConnectRequest::decode(&mut Decoder::new(payload)).unwrap();
                     let fresh = SessionId(self.session.fetch_add(1, Ordering::SeqCst));
                     let session = if hello.session.0 == 0 { fresh } else { hello.session };
@@ -115,12 +141,13 @@ impl Fake {
                         read_only: hello.read_only,
                     };
                     frame::write(&mut out, |out| welcome.encode(out));
-                    greeted = true;
+                    own = Some(session);
                     continue;
-                }
+                };
                 served += 1;
                 self.requests.fetch_add(1, Ordering::Relaxed);
-                last = self.answer(payload, &mut out) || (self.manner == Manner::HangsUp && served >= 200);
+                last = self.answer(payload, session, &wire, &mut out)
+                    || (self.manner == Manner::HangsUp && served >= 200);
                 if last {
                     break;
                 }
@@ -131,7 +158,9 @@ impl Fake {
                 stalled = self.released.wait(stalled).unwrap();
             }
             drop(stalled);
-            if stream.write_all(&out).is_err() || last {
+            let written = wire.lock().unwrap().write_all(&out);
+            if written.is_err() || last {
+                let _ = stream.shutdown(std::net::Shutdown::Both);
                 return;
             }
             out.clear();
@@ -139,7 +168,7 @@ impl Fake {
     }
 
     /// Writes the reply; `true` if the connection ends with it.
-    fn answer(&self, payload: &[u8], out: &mut Vec<u8>) -> bool {
+    fn answer(&self, payload: &[u8], session: SessionId, wire: &Wire, out: &mut Vec<u8>) -> bool {
         let mut decoder = Decoder::new(payload);
         let header = RequestHeader::decode(&mut decoder).unwrap();
         let op = OpCode::from_i32(header.op).unwrap();
@@ -150,7 +179,7 @@ impl Fake {
         } else {
             self.zxid.load(Ordering::SeqCst)
         };
-        let (err, body) = self.act(&mut nodes, &request, zxid);
+        let (err, body) = self.act(&mut nodes, &request, zxid, session, wire);
         let mut shown = zxid;
         if self.manner == Manner::GoesBack && zxid % 50 == 0 {
             shown -= 40;
@@ -161,10 +190,95 @@ impl Fake {
                 out.put_slice(&body);
             }
         });
+        if op == OpCode::CloseSession && self.manner != Manner::KeepsEphemerals {
+            nodes.by_path.retain(|_, (_, stat)| stat.ephemeral_owner != session);
+        }
         op == OpCode::CloseSession
     }
 
-    fn act(&self, nodes: &mut Nodes, request: &Request<'_>, zxid: i64) -> (ErrorCode, Option<Vec<u8>>) {
+    /// Whether this is the write (of its kind) to lie about.
+    fn lies(&self, nodes: &mut Nodes, manner: Manner, each: u64) -> bool {
+        nodes.writes += u64::from(self.manner == manner);
+        self.manner == manner && nodes.writes.is_multiple_of(each)
+    }
+
+    fn create(
+        &self,
+        nodes: &mut Nodes,
+        path: &str,
+        data: &[u8],
+        flags: i32,
+        zxid: i64,
+        session: SessionId,
+    ) -> Result<String, ErrorCode> {
+        let mut path = path.to_owned();
+        if flags & 2 != 0 {
+            nodes.sequence += 1;
+            let twice = self.lies(nodes, Manner::RepeatsNumbers, 10);
+            path = format!("{path}{:010}", nodes.sequence - i32::from(twice));
+            if twice {
+                nodes.by_path.remove(&path);
+            }
+        }
+        if nodes.by_path.contains_key(&path) {
+            return Err(ErrorCode::NODE_EXISTS);
+        }
+        let owner = match (flags & 1, self.manner) {
+            (0, _) => SessionId(0),
+            (_, Manner::WrongOwner) => SessionId(session.0 + 1),
+            _ => session,
+        };
+        let stat = Stat { czxid: Zxid(zxid), mzxid: Zxid(zxid), ephemeral_owner: owner, ..Stat::default() };
+        // Not of the layout, which is not checked.
+        let of_the_load = path.contains("/created/c") || path.contains("/sequence/s");
+        let data = if of_the_load && self.lies(nodes, Manner::EmptiesCreates, 10) { &[] } else { data };
+        if of_the_load && self.lies(nodes, Manner::InventsNodes, 10) {
+            nodes.by_path.insert(format!("{path}-too"), (Vec::new(), stat));
+        }
+        if !(of_the_load && self.lies(nodes, Manner::ForgetsCreates, 10)) {
+            nodes.by_path.insert(path.clone(), (data.to_vec(), stat));
+        }
+        Ok(path)
+    }
+
+    fn set(&self, nodes: &mut Nodes, path: &str, data: &[u8], zxid: i64) -> Option<Stat> {
+        let skips = i32::from(self.lies(nodes, Manner::SkipsVersions, 50));
+        let forgets = self.lies(nodes, Manner::ForgetsSets, 50);
+        let old_stat = self.lies(nodes, Manner::OldStats, 50);
+        let (own, stat) = nodes.by_path.get_mut(path)?;
+        let before = *stat;
+        let new = Stat { mzxid: Zxid(zxid), version: stat.version + 1 + skips, ..*stat };
+        if !forgets {
+            *stat = new;
+            *own = data.to_vec();
+        }
+        for watcher in nodes.watches.remove(path).unwrap_or_default() {
+            nodes.events += 1;
+            if self.manner == Manner::LosesEvents && nodes.events.is_multiple_of(10) {
+                continue;
+            }
+            let mut out = Vec::new();
+            let header = ReplyHeader { xid: Xid::NOTIFICATION, zxid: Zxid(zxid), err: ErrorCode::OK };
+            reply::write(&mut out, header, |out| {
+                // Type 3 is a change of data, state 3 a connected session.
+                out.put_i32(3);
+                out.put_i32(3);
+                put_text(out, path);
+            });
+            // A watcher that is gone hears nothing.
+            let _ = watcher.lock().unwrap().write_all(&out);
+        }
+        Some(if old_stat { before } else { new })
+    }
+
+    fn act(
+        &self,
+        nodes: &mut Nodes,
+        request: &Request<'_>,
+        zxid: i64,
+        session: SessionId,
+        wire: &Wire,
+    ) -> (ErrorCode, Option<Vec<u8>>) {
         let encode = |reply: Reply<'_>| {
             let mut out = Vec::new();
             reply.encode(&mut out);
@@ -172,42 +286,37 @@ impl Fake {
         };
         match request {
             Request::Create(_, create) => {
-                let mut path = create.path.to_string();
-                if create.flags & 2 != 0 {
-                    nodes.sequence += 1;
-                    path = format!("{path}{:010}", nodes.sequence);
+                let data = create.data.unwrap_or_default();
+                match self.create(nodes, &create.path, data, create.flags, zxid, session) {
+                    Ok(path) => encode(Reply::Path(Some(path.into()))),
+                    Err(code) => (code, None),
                 }
-                if nodes.by_path.contains_key(&path) {
-                    return (ErrorCode::NODE_EXISTS, None);
-                }
-                let stat = Stat { czxid: Zxid(zxid), mzxid: Zxid(zxid), ..Stat::default() };
-                nodes.by_path.insert(path.clone(), (create.data.unwrap_or_default().to_vec(), stat));
-                encode(Reply::Path(Some(path.into())))
             }
             Request::Delete(delete) => match nodes.by_path.remove(delete.path.as_ref()) {
                 Some(_) => (ErrorCode::OK, None),
                 None => (ErrorCode::NO_NODE, None),
             },
-            Request::SetData(set) => {
-                let Some((data, stat)) = nodes.by_path.get_mut(set.path.as_ref()) else {
-                    return (ErrorCode::NO_NODE, None);
-                };
-                let new = Stat { mzxid: Zxid(zxid), version: stat.version + 1, ..*stat };
-                if self.manner != Manner::ForgetsSets || zxid % 50 != 0 {
-                    *stat = new;
-                    *data = set.data.unwrap_or_default().to_vec();
-                }
-                encode(Reply::Stat(new))
-            }
-            Request::GetData(read) => match nodes.by_path.get(read.path.as_ref()) {
-                Some((data, stat)) => encode(Reply::Data(Some(data), *stat)),
+            Request::SetData(set) => match self.set(nodes, &set.path, set.data.unwrap_or_default(), zxid) {
+                Some(stat) => encode(Reply::Stat(stat)),
                 None => (ErrorCode::NO_NODE, None),
             },
+            Request::GetData(read) => {
+                if read.watch {
+                    nodes.watches.entry(read.path.to_string()).or_default().push(wire.clone());
+                }
+                match nodes.by_path.get(read.path.as_ref()) {
+                    Some((data, stat)) => encode(Reply::Data(Some(data), *stat)),
+                    None => (ErrorCode::NO_NODE, None),
+                }
+            }
             Request::Exists(read) => match nodes.by_path.get(read.path.as_ref()) {
                 Some((_, stat)) => encode(Reply::Stat(*stat)),
                 None => (ErrorCode::NO_NODE, None),
             },
             Request::GetChildren(read) => {
+                if !nodes.by_path.contains_key(read.path.as_ref()) {
+                    return (ErrorCode::NO_NODE, None);
+                }
                 let parent = format!("{}/", read.path);
                 let below = nodes.by_path.keys().filter_map(|path| path.strip_prefix(&parent));
                 let names =
@@ -215,6 +324,7 @@ impl Fake {
                 encode(Reply::Names(names))
             }
             Request::Ping | Request::CloseSession => (ErrorCode::OK, None),
+            Request::Sync(path) => encode(Reply::Path(path.clone())),
             _ => (ErrorCode::UNIMPLEMENTED, None),
         }
     }
