@@ -147,6 +147,25 @@ impl World {
         self.run(&paths.iter().map(set).collect::<Vec<_>>())
     }
 
+    /// The walks that one client core does in one go.
+    fn walks(&mut self) {
+        let mut names = Vec::new();
+        for _ in 0..3 {
+            // What the caches held of the children is gone.
+            (0..2_000).for_each(|_| drop(self.get_batch()));
+            let node = self.reader.node("/wide").expect("created above");
+            let start = cpu_time();
+            names.clear();
+            node.put_children(&mut names);
+            let list = cpu_time() - start;
+            let root = self.reader.node("/").expect("the root");
+            let start = cpu_time();
+            let count = black_box(root.descendant_count());
+            let walk = cpu_time() - start;
+            println!("names of {} children: {list:?}; {count} descendants: {walk:?}", node.num_children());
+        }
+    }
+
     fn get_batch(&mut self) -> Duration {
         let paths: Vec<String> = (0..BATCH).map(|_| self.random_path()).collect();
         let start = cpu_time();
@@ -209,6 +228,7 @@ fn tree_apply(criterion: &mut Criterion) {
     bench("prepare and apply a create", &mut World::create_batch);
     group.finish();
 
+    world.walks();
     let start = cpu_time();
     let mut image = world.tree.image();
     let mut bytes = Vec::new();

@@ -137,6 +137,15 @@ pub const FILES_RESERVED: u64 = 128;
 /// half of it; only lists and counts of very many children take longer, one of them at a time.
 pub const TIME_PER_CONNECTION_NS: u64 = 1_000_000;
 
+/// Children from which on a client core keeps the list that it sends, for others who ask for it: fewer are gathered as
+/// soon as copied (tuning.md, "The tree").
+pub const LIST_KEPT_MIN: usize = 1_000;
+/// Lists that one client core keeps. Full: the oldest one goes.
+pub const LISTS_MAX: usize = 32;
+/// Bytes of the lists that one client core keeps: those of 500,000 children with names of 28 bytes. Full: as above, and
+/// a longer list is not kept.
+pub const LISTS_BYTES_MAX: usize = 16 << 20;
+
 /// File descriptors of a client core itself, kept free as well: its listener, epoll instance and bell, and one to spare.
 pub const FILES_PER_CORE: u64 = 4;
 

@@ -9,6 +9,7 @@
 use super::{
     EdgeOptions, EdgeShared,
     connection::{Connection, Connections, Phase},
+    lists::Lists,
     outstanding::Outstanding,
     throttle::{Load, Uplink},
     watches::{Interests, WatchTable},
@@ -49,6 +50,7 @@ pub struct Core {
     touched: Vec<ConnectionId>,
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) notified: Vec<u32>,
+    pub(super) lists: Lists,
     pub(super) event: Vec<u8>,
     pub(super) now_ns: u64,
     /// When the last sweep was, milliseconds of the server's clock.
@@ -100,6 +102,7 @@ impl Core {
             touched: Vec::new(),
             spare: Vec::new(),
             notified: Vec::new(),
+            lists: Lists::default(),
             event: Vec::new(),
             now_ns: 0,
             swept_at_ms: 0,

@@ -10,6 +10,7 @@
 use super::{
     connection::{Connection, Phase},
     core::{Core, TreeInterests},
+    lists::Lists,
     outstanding::{Asked, Outcome, What},
 };
 use crate::{
@@ -55,7 +56,11 @@ impl Core {
                 }
                 Delivery::StopServing => self.stop_serving(),
                 Delivery::View(view) => self.reader.set_view(view),
-                Delivery::Tree(reader) => self.reader = *reader,
+                Delivery::Tree(reader) => {
+                    self.reader = *reader;
+                    // Of another history, maybe.
+                    self.lists = Lists::default();
+                }
                 Delivery::Gather(gather) => self.add_rows(gather),
                 Delivery::Gathered(gather) => self.gathered(&gather),
                 Delivery::Stop => self.stop(),
@@ -69,6 +74,7 @@ impl Core {
         assert!(self.watches.is_empty(), "watches went with their connections");
         self.is_read_only = is_read_only;
         self.reader = reader;
+        self.lists = Lists::default();
         self.is_serving = true;
     }
 

@@ -16,6 +16,7 @@ pub mod core;
 mod deliver;
 mod dispatch;
 mod handshake;
+mod lists;
 mod outstanding;
 mod reads;
 mod socket;

@@ -90,22 +90,25 @@ impl Core {
                 }
             }
             Request::GetChildren(PathWatch { path, watch }) => {
+                let mut lists = std::mem::take(&mut self.lists);
                 let left = self.read(connection, xid, |sight, out| {
-                    let node = sight.node(&path, Perms::READ)?;
-                    reply::put_names(out, node.children());
+                    lists.put(out, &path, &sight.node(&path, Perms::READ)?);
                     Ok(())
                 });
+                self.lists = lists;
                 if watch && left.is_ok() {
                     self.add_watch(connection, &path, Modes::CHILD);
                 }
             }
             Request::GetChildren2(PathWatch { path, watch }) => {
+                let mut lists = std::mem::take(&mut self.lists);
                 let left = self.read(connection, xid, |sight, out| {
                     let node = sight.node(&path, Perms::READ)?;
-                    reply::put_names(out, node.children());
+                    lists.put(out, &path, &node);
                     node.stat().encode(out);
                     Ok(())
                 });
+                self.lists = lists;
                 if watch && left.is_ok() {
                     self.add_watch(connection, &path, Modes::CHILD);
                 }

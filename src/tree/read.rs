@@ -101,25 +101,9 @@ impl<'a> NodeRef<'a> {
         }
     }
 
-    /// Names of the children, in no particular order (T26).
-    pub fn children(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.child_nodes().map(|child| child.name())
-    }
-
     /// Number of children.
     pub fn num_children(&self) -> i32 {
         self.child_count()
-    }
-
-    /// Number of nodes below this one (T25).
-    pub fn descendant_count(&self) -> i32 {
-        let mut count = 0;
-        let mut at = self.next_in_walk(*self);
-        while let Some(node) = at {
-            count += 1;
-            at = node.next_in_walk(*self);
-        }
-        count
     }
 
     /// Whether this is the root.

@@ -82,8 +82,10 @@ impl Theme {
     /// The least weight of a family.
     fn least(self, family: Family) -> usize {
         match (self, family) {
-            (Self::Access, Family::SetAcl) => 10,
-            (Self::Access, Family::GetAcl | Family::Read) => 8,
+            (Self::Access, Family::SetAcl | Family::Create | Family::Delete) => 16,
+            (Self::Access, Family::GetAcl) => 20,
+            (Self::Access, Family::Read) => 10,
+            (Self::Access, Family::Session) => 6,
             (Self::Access | Self::Returns, Family::Watch) => 24,
             (Self::Access, Family::Auth) => 2,
             (Self::Quotas, Family::Quota) => 30,
@@ -153,12 +155,13 @@ impl Maker {
         let weights = FAMILIES
             .iter()
             .map(|(family, weight)| {
-                let factor = [0, 1, 2, 2, 3, 8][dice.below(6)];
+                let factors = if theme == Theme::Anything { [0, 1, 2, 2, 3, 8] } else { [0, 0, 1, 1, 2, 2] };
+                let factor = factors[dice.below(6)];
                 (*family, (weight * factor).max(theme.least(*family)).min(theme.most(*family)))
             })
             .collect();
         let mut maker = Self {
-            wrong: [8, 20, 60][dice.below(3)],
+            wrong: if theme == Theme::Access { 60 } else { [8, 20, 60][dice.below(3)] },
             closed: if theme == Theme::Access { 3 } else { [4, 20, 1_000, 1_000][dice.below(4)] },
             burst: if has_hard_quotas { usize::MAX } else { [2, 4, 12][dice.below(3)] },
             has_hard_quotas,
@@ -302,7 +305,19 @@ impl Maker {
                 if path == Field::Path(Place::Below(String::new())) && !self.dice.one_in(8) {
                     path = Field::Path(self.valid(Aim::Leaf));
                 }
-                let acl = if self.theme == Theme::Access { self.closed_acl() } else { self.acl() };
+                let acl = match self.theme {
+                    Theme::Access => {
+                        // What a list forbids below a node shows where there is something below it.
+                        if let Field::Path(Place::Below(name)) = &mut path
+                            && let Some(end) = name.rfind('/').filter(|end| *end > 0)
+                            && self.dice.one_in(2)
+                        {
+                            name.truncate(end);
+                        }
+                        self.closed_acl()
+                    }
+                    _ => self.acl(),
+                };
                 let acl = if is_plain(&path) { acl } else { without_null_ids(acl) };
                 let guess = self.guess.version(Some(&path), true);
                 Operation::new(OpCode::SetAcl, vec![path, acl, self.version("aversion", guess)])

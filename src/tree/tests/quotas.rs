@@ -171,6 +171,17 @@ fn hard_limits_refuse_and_soft_limits_tell() {
     );
     assert!(matches!(server.run(&create("/a/9", 0, 0)), Answer::Created { .. }));
     assert_eq!(server.stats("/a"), "count=3,bytes=10");
+    // Nor while it is under way.
+    server.run(&delete("/a/9"));
+    let (failing, behind) = (server.prepare(&multi), server.prepare(&create("/a/9", 0, 0)));
+    server.tree.apply(&failing).unwrap();
+    assert!(matches!(server.tree.apply(&behind).unwrap().answer, Answer::Created { .. }));
+    // T28, T30: before the quota whether the node exists, behind it the version.
+    assert_eq!(server.run(&create("/a/9", 0, 0)), Answer::Error(ErrorCode::NODE_EXISTS));
+    let other_version =
+        |bytes| Request::SetData(SetDataRequest { path: "/a/9".into(), data: Some(bytes), version: 7 });
+    assert_eq!(server.run(&other_version(&[0])), refused);
+    assert_eq!(server.run(&other_version(&[])), Answer::Error(ErrorCode::BAD_VERSION));
 
     server.run(&create("/soft", 0, 0));
     server.quota("/soft", "count=1,bytes=-1");

@@ -313,6 +313,62 @@ fn a_session_that_is_being_closed_writes_no_more() {
     assert!(server.tree.node("/eph").is_none() && server.tree.node("/late").is_none());
 }
 
+/// S7: the end of a session names what it leaves at that moment: what it had prepared to create, and not what it had
+/// prepared to delete, or what somebody else had created in its place.
+#[test]
+fn the_end_of_a_session_names_what_it_leaves() {
+    let mut server = Server::new();
+    for path in ["/kept", "/deleted", "/replaced"] {
+        server.create(path, 1);
+    }
+    let delete = |path: &'static str| Request::Delete(PathVersion { path: path.into(), version: -1 });
+    let create = |path: &'static str, flags| {
+        let acl = Some(vec![Acl::OPEN]);
+        Request::Create(
+            OpCode::Create,
+            CreateRequest { path: path.into(), data: None, acl, flags, ttl_ms: None },
+        )
+    };
+    for request in [delete("/deleted"), delete("/replaced"), create("/replaced", 0), create("/new", 1)] {
+        server.record(request.op(), &request);
+    }
+    let record = server.record(OpCode::CloseSession, &Request::CloseSession);
+    let (_, txn, _) = Txn::decode_record(&record).unwrap();
+    let Txn::CloseSession { paths: Some(mut paths) } = txn else { panic!("{txn:?}") };
+    paths.sort_unstable();
+    assert_eq!(paths, ["/kept", "/new"]);
+}
+
+/// T28, T8 (G17): which of several things that are wrong with a create is told.
+#[test]
+fn the_first_fault_of_a_create_is_told() {
+    let mut server = Server::new();
+    server.create("/a", 0);
+    server.create("/a/1", 0);
+    let bobs = vec![Acl { perms: Perms::ALL, id: Id::new("digest", "bob:h") }];
+    server.create_with(OpCode::Create, "/private", 0, None, bobs);
+    server.create("/e", 1);
+    let none = Vec::new();
+    for (path, flags, acl, error) in [
+        ("/a/1", 99, none.clone(), ErrorCode::BAD_ARGUMENTS),
+        ("a", 0, none.clone(), ErrorCode::BAD_ARGUMENTS),
+        ("/none/x", 0, none.clone(), ErrorCode::INVALID_ACL),
+        ("/none/..", 0, vec![Acl::OPEN], ErrorCode::NO_NODE),
+        ("/a//b", 0, vec![Acl::OPEN], ErrorCode::NO_NODE),
+        ("/private/..", 0, vec![Acl::OPEN], ErrorCode::NO_AUTH),
+        ("/a/", 0, vec![Acl::OPEN], ErrorCode::BAD_ARGUMENTS),
+        ("/a/.", 0, vec![Acl::OPEN], ErrorCode::BAD_ARGUMENTS),
+        ("/e/..", 0, vec![Acl::OPEN], ErrorCode::BAD_ARGUMENTS),
+        ("/a/1", 0, vec![Acl::OPEN], ErrorCode::NODE_EXISTS),
+        ("/e/1", 0, vec![Acl::OPEN], ErrorCode::NO_CHILDREN_FOR_EPHEMERALS),
+    ] {
+        let answer = server.create_with(OpCode::Create, path, flags, None, acl).answer;
+        assert_eq!(answer, Answer::Error(error), "{path} {flags}");
+    }
+    let made = server.create("/a/", 2);
+    assert_eq!(created(&made), "/a/0000000001", "the number is a name by itself (T8)");
+}
+
 /// T23: what was due when the reaper looked is checked again when its turn comes.
 #[test]
 fn a_container_that_was_used_again_is_not_reaped() {

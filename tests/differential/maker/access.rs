@@ -50,31 +50,33 @@ impl Maker {
     /// A list that is not the open one.
     pub(super) fn closed_acl(&mut self) -> Field {
         let open = entry(31, "world", "anyone");
-        let list = match self.dice.below(40) {
-            0 => return Field::Acl(None),
-            1 => vec![],
-            2 => vec![entry(31, "world", "somebody")],
-            3 => vec![entry(31, "digest", "nocolon")],
-            4 => vec![entry(31, "digest", "a:b:c"), entry(31, "world", "anyone")],
-            5 => vec![entry(31, "nosuch", "x")],
-            6 => vec![entry(31, "ip", "127.0.0.1/33")],
-            7 => vec![open, entry(31, "ip", "localhost")],
-            8 => vec![Entry { perms: 31, scheme: None, id: Some("x") }],
-            9 => vec![Entry { perms: 31, scheme: Some("world"), id: None }],
-            10 => vec![entry(31, "super", "")],
-            11 => vec![entry(self.pick(&[0, -1, 64, i32::MIN]), "world", "anyone")],
-            // Who may read and not administrate sees no secrets.
-            12..15 => vec![entry(31, "digest", ALICE), entry(self.pick(&[1, 5, 15]), "world", "anyone")],
-            15 | 16 => vec![entry(31, "digest", BOB), entry(16, "world", "anyone")],
-            17 => vec![open.clone(), open, entry(1, "auth", "ignored")],
-            18..21 => vec![entry(31, "auth", "")],
-            // All but one.
-            21..27 => {
+        let list = match (self.dice.one_in(8), self.dice.below(20)) {
+            (true, 0 | 1) => return Field::Acl(None),
+            (true, 2 | 3) => vec![],
+            (true, 4 | 5) => vec![entry(31, "world", "somebody")],
+            (true, 6) => vec![entry(31, "digest", "nocolon")],
+            (true, 7 | 8) => vec![entry(31, "digest", "a:b:c"), open],
+            (true, 9 | 10) => vec![entry(31, "nosuch", "x")],
+            (true, 11 | 12) => vec![entry(31, "ip", "127.0.0.1/33")],
+            (true, 13) => vec![open, entry(31, "ip", "localhost")],
+            (true, 14) => vec![Entry { perms: 31, scheme: None, id: Some("x") }],
+            (true, 15) => vec![Entry { perms: 31, scheme: Some("world"), id: None }],
+            (true, 16) => vec![entry(31, "super", "")],
+            (true, _) => vec![entry(self.pick(&[0, -1, 64, i32::MIN]), "world", "anyone")],
+            // All but one: each operation has the one that it needs.
+            (false, 0..8) => {
                 let without = 31 & !self.pick(&[1, 2, 4, 8, 16]);
                 let whom = self.pick(&[ALICE, BOB]);
                 vec![entry(without, "world", "anyone"), entry(31, "digest", whom)]
             }
-            _ => {
+            // Who may read and not administrate sees no secrets.
+            (false, 8..11) => {
+                vec![entry(31, "digest", ALICE), entry(self.pick(&[1, 5, 15]), "world", "anyone")]
+            }
+            (false, 11) => vec![entry(31, "digest", BOB), entry(16, "world", "anyone")],
+            (false, 12) => vec![open.clone(), open, entry(1, "auth", "ignored")],
+            (false, 13 | 14) => vec![entry(31, "auth", "")],
+            (false, _) => {
                 let count = 1 + self.dice.below(3);
                 let entries = std::iter::repeat_with(|| {
                     let (scheme, id) = self.pick(WHOM);

@@ -21,6 +21,8 @@ impl Maker {
             _ => self.pick(&[1, 2, 3, 4, 5]),
         };
         let path = match op {
+            // All below the root is watched there.
+            OpCode::AddWatch if self.dice.one_in(10) => Field::Path(Place::Absolute("/".into())),
             OpCode::AddWatch => self.read_path(),
             // Where there are watches, if they are remembered rightly.
             _ => match self.watched.is_empty() || self.dice.one_in(4) {
