@@ -152,7 +152,9 @@ impl World {
         let mut names = Vec::new();
         for _ in 0..3 {
             // What the caches held of the children is gone.
-            (0..2_000).for_each(|_| drop(self.get_batch()));
+            (0..2_000).for_each(|_| {
+                black_box(self.get_batch());
+            });
             let node = self.reader.node("/wide").expect("created above");
             let start = cpu_time();
             names.clear();

@@ -131,6 +131,9 @@ mod tests {
         assert_eq!(sha1(b"super:test"), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
         assert_eq!(sha1(b"user1:password1"), "user1:XDkd2dsEuhc9ImU3q8pa8UOdtpI=");
         assert!(sha1(b"nocolon").starts_with("nocolon:"));
+        // The user ends at the first colon (A4), or no list could name him (A5).
+        let several = sha1(b"bob:pass:word");
+        assert_eq!(several.split(':').collect::<Vec<_>>(), ["bob", "SPSPLmKW+966THWzDOL2lGAgURQ="]);
         // By `printf user1:password1 | openssl dgst -sha256 -binary | base64`.
         let sha256 = digest_identity(b"user1:password1", DigestAlgorithm::Sha256);
         assert_eq!(sha256, "user1:5H+turoKCWLiKx8hdFikQWYmkXyXEGaXljKFRfuNMIE=");

@@ -230,6 +230,13 @@ mod tests {
         assert_eq!(decoder.remaining(), 0);
     }
 
+    /// J1: a byte other than 0 and 1, which no client of ours would send, means true to Java.
+    #[test]
+    fn any_byte_but_zero_is_true() {
+        let read = |byte| Decoder::new(&[byte]).bool("flag");
+        assert_eq!([0, 1, 2, 0x80, 0xff].map(read), [Ok(false), Ok(true), Ok(true), Ok(true), Ok(true)]);
+    }
+
     /// J4, J6: a length of two billion reserves nothing.
     #[test]
     fn a_claimed_length_is_never_trusted() {

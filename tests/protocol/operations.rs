@@ -170,6 +170,10 @@ fn a_multi_is_done_whole_or_not_at_all() {
     let body = client.call(OpCode::Multi, &client::multi(&failing)).expect("the header says 0 (T31)");
     assert_eq!(client::multi_errors(&body), Some(vec![0, -103, -2]));
     assert_eq!(client.children("/m", false), tree, "nothing of it happened");
+    // A part of type -1 is no end: the end says that it is done.
+    let mut odd = vec![0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff];
+    odd.extend(client::multi(&[]));
+    assert_eq!(client.call(OpCode::Multi, &odd), Err(-5));
     let body = client.call(OpCode::Multi, &client::multi(&[])).expect("an empty multi");
     assert_eq!(body, client::multi(&[]), "just the end mark");
 }
@@ -198,6 +202,33 @@ fn a_multi_read_answers_each_part_by_itself() {
     assert_eq!(header(), (Ok(8), Ok(false), Ok(0)));
     assert_eq!(decoder.texts("children").expect("names"), ["child"]);
     assert_eq!(decoder.rest(), client::multi(&[]));
+}
+
+/// Danger: a session does not find its own ephemerals, or those of others (OP25).
+#[test]
+fn ephemerals_are_listed_by_how_their_paths_begin() {
+    let (_home, server, mut client) = start();
+    let mut other = server.client(10_000);
+    client.create("/e", b"", 0).expect("a node");
+    for path in ["/e/a", "/e/ab", "/e/b", "/x"] {
+        client.create(path, b"", 1).expect("a node");
+    }
+    other.create("/e/aa", b"", 1).expect("a node");
+    let mut list = |prefix: Option<&str>| {
+        let mut body = Vec::new();
+        jute::put_buffer(&mut body, prefix.map(str::as_bytes));
+        let body = client.call(OpCode::GetEphemerals, &body).expect("a list");
+        let names = Decoder::new(&body).texts("paths").expect("paths").into_iter();
+        let mut names: Vec<String> = names.map(std::borrow::Cow::into_owned).collect();
+        names.sort_unstable();
+        names.join(" ")
+    };
+    for all in [None, Some(""), Some(" "), Some("/")] {
+        assert_eq!(list(all), "/e/a /e/ab /e/b /x", "{all:?}");
+    }
+    assert_eq!(list(Some("/e/a")), "/e/a /e/ab", "of text, not of names");
+    assert_eq!(list(Some("/e/")), "/e/a /e/ab /e/b");
+    assert_eq!(list(Some("/none")), "");
 }
 
 /// Danger: a number that a client chose is not the one that it gets back (C15, C20, C22, C23, OP14, OP15, T38; G6,

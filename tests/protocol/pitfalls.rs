@@ -120,6 +120,12 @@ fn cve_2024_23944_what_one_may_not_read_one_does_not_hear_of() {
     let hash = list(&mut owner).remove(0);
     assert!(hash.starts_with("ann:") && hash.len() == ann.len(), "{hash}");
     assert_eq!(list(&mut stranger), ["ann:x", "anyone"]);
+    // What was refused left no watch behind.
+    owner.set("/private", b"2", -1).expect("a node");
+    assert_eq!(events(&mut stranger), []);
+    assert_eq!(stranger.exists("/private", true).map(|stat| stat.version), Ok(2));
+    owner.set("/private", b"3", -1).expect("a node");
+    assert_eq!(events(&mut stranger).len(), 1);
 }
 
 /// G23 (C24, S7): the ephemerals of a session went one transaction after the other, so that others saw half of its end.

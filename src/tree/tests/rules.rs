@@ -129,6 +129,11 @@ fn counters_only_move_forward() {
     assert_eq!(server.create_txn("/p/a", 9).answer, Answer::Error(ErrorCode::NODE_EXISTS));
     let stat = server.tree.node("/p").unwrap().persisted();
     assert_eq!((stat.cversion, stat.pzxid), (9, Zxid(server.zxid)));
+    // The list is the transaction's (P30): what set it since comes again behind it.
+    let mode = CreateTxnMode::Create { ephemeral: false };
+    let txn = CreateTxn { path: "/p/a".into(), data: None, acl: private(), parent_cversion: 9, mode };
+    assert_eq!(server.apply(&Txn::Create(txn)).answer, Answer::Error(ErrorCode::NODE_EXISTS));
+    assert_eq!(server.tree.node("/p/a").unwrap().acl(), private());
     // ZOOKEEPER-3145: the delete of a node that is gone still moves the parent's pzxid.
     let applied = server.apply(&Txn::Delete { path: "/p/gone".into() });
     assert_eq!(applied.answer, Answer::Error(ErrorCode::NO_NODE));
@@ -204,6 +209,10 @@ fn containers_and_ttl_nodes_become_due() {
     };
     assert!(due(&server, born_ms + 500, 0).is_empty());
     assert_eq!(due(&server, born_ms + 501, 0), ["/t"]);
+    // T22: the time counts from the last setData, which this is, a transaction later.
+    server.set("/t");
+    assert!(due(&server, born_ms + 1_500, 0).is_empty());
+    assert_eq!(due(&server, born_ms + 1_501, 0), ["/t"]);
     server.delete("/c-used/child");
     assert_eq!(due(&server, born_ms, 0), ["/c-used"]);
     assert_eq!(due(&server, born_ms + 10_000, 5_000), ["/c-new", "/c-used", "/t"]);
