@@ -5,7 +5,7 @@ use plotters::{
     prelude::*,
     style::RGBColor,
 };
-use std::ops::Range;
+use std::{fmt::Write, ops::Range};
 
 /// Size of a chart in pixels; it is scaled to the page.
 const SIZE: (u32, u32) = (920, 320);
@@ -23,19 +23,10 @@ const COLOURS: [RGBColor; 7] = [
 /// One line.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// In the legend.
+    /// In the legend, as HTML.
     pub name: String,
     /// Its points, by x.
     pub points: Vec<(f64, f64)>,
-}
-
-/// A corner of a chart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Legend {
-    /// Above the lines' begin.
-    UpperLeft,
-    /// Beneath the lines' end.
-    LowerRight,
 }
 
 /// How the y axis is divided.
@@ -61,8 +52,6 @@ pub struct Axes<'a> {
     pub scale: Scale,
     /// From one number on the x axis to the next, by the largest x.
     pub x_step: fn(f64) -> f64,
-    /// Where the lines leave room for the legend.
-    pub legend: Legend,
 }
 
 /// A step of 1, 2 or 5 times a power of ten, whole, that divides `most` into at most `marks` parts.
@@ -160,7 +149,18 @@ impl Height {
     }
 }
 
-/// Draws the series; empty text if there is nothing to draw.
+/// Which colour is which line, above the chart and not in it, where it would lie on the lines.
+fn legend(series: &[Series]) -> String {
+    let mut out = String::from("<p class=\"legend\">");
+    for (line, RGBColor(red, green, blue)) in series.iter().zip(COLOURS.iter().cycle()) {
+        let _ =
+            write!(out, "<span><i style=\"background:rgb({red},{green},{blue})\"></i>{}</span> ", line.name);
+    }
+    out.push_str("</p>");
+    out
+}
+
+/// Draws the series, with a legend if there are several; empty text if there is nothing to draw.
 pub fn draw(series: &[Series], axes: &Axes<'_>) -> String {
     let x_max = series.iter().flat_map(|line| line.points.iter()).map(|(x, _)| *x).fold(0.0, f64::max);
     if x_max <= 0.0 {
@@ -168,7 +168,9 @@ pub fn draw(series: &[Series], axes: &Axes<'_>) -> String {
     }
     let mut svg = String::new();
     // The only thing that can fail is writing to memory, which does not.
-    draw_in(&mut svg, series, axes, x_max).map(|()| svg).unwrap_or_default()
+    let svg = draw_in(&mut svg, series, axes, x_max).map(|()| svg).unwrap_or_default();
+    let legend = if series.len() > 1 { legend(series) } else { String::new() };
+    format!("{legend}<div class=\"chart\">{svg}</div>")
 }
 
 fn draw_in(
@@ -206,26 +208,11 @@ fn draw_in(
     for (line, colour) in series.iter().zip(COLOURS.iter().cycle()) {
         let style = colour.stroke_width(2);
         let points: Vec<(f64, f64)> = line.points.iter().map(|(x, y)| (*x, height.at(*y))).collect();
-        let drawn = match points[..] {
+        match points[..] {
             // A line of one point would not be seen.
             [(x, y)] => chart.draw_series(LineSeries::new([(x, y), (x, y)], style).point_size(3))?,
             _ => chart.draw_series(LineSeries::new(points, style))?,
         };
-        drawn
-            .label(line.name.clone())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-    }
-    if series.len() > 1 {
-        chart
-            .configure_series_labels()
-            .position(match axes.legend {
-                Legend::UpperLeft => SeriesLabelPosition::UpperLeft,
-                Legend::LowerRight => SeriesLabelPosition::LowerRight,
-            })
-            .label_font(("sans-serif", 13))
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .draw()?;
     }
     area.present()?;
     Ok(())
