@@ -78,6 +78,10 @@ pub const OUT_BUFFER_BYTES_PAUSE: usize = 1 << 20;
 /// connection, so its session expires unless the client reads, and with its session it is closed at once.
 pub const OUT_BUFFER_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of connections' buffers that a client core frees between two sweeps before it gives them back to the kernel. A
+/// hundred clients that do not read may hold a hundred times as much, and leave at once.
+pub const FREED_BYTES_KEPT: usize = 16 << 20;
+
 /// Bytes of the results of one multiRead, if `jute.maxbuffer` does not allow more: what one connection may leave unread.
 /// More: the whole is answered by MarshallingError (-5), before anything is copied.
 pub const MULTI_READ_BYTES: usize = OUT_BUFFER_BYTES_MAX;

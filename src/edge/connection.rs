@@ -68,8 +68,14 @@ impl OutBuffer {
         }
     }
 
-    /// Gives the buffer back when everything has been sent, so that an idle connection has none.
-    pub fn give_back(&mut self, spare: &mut Vec<Vec<u8>>) {
+    /// Bytes of memory that it holds.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Gives the buffer back when everything has been sent, so that an idle connection has none. How many bytes of memory
+    /// were freed.
+    pub fn give_back(&mut self, spare: &mut Vec<Vec<u8>>) -> usize {
         /// Spare buffers of one core: one for each connection that a turn may answer.
         const SPARES_MAX: usize = 256;
         /// Larger buffers are freed.
@@ -78,8 +84,11 @@ impl OutBuffer {
             let buffer = std::mem::take(&mut self.bytes);
             if spare.len() < SPARES_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
                 spare.push(buffer);
+            } else {
+                return buffer.capacity();
             }
         }
+        0
     }
 }
 
@@ -372,10 +381,14 @@ mod tests {
         output.advance(3);
         assert_eq!(output.unsent(), b"");
         let mut spare = Vec::new();
-        output.give_back(&mut spare);
+        assert_eq!(output.give_back(&mut spare), 0);
         assert_eq!(spare.len(), 1);
         output.lend(&mut spare);
         assert!(spare.is_empty());
+        output.tail().resize(1 << 20, 0);
+        output.advance(1 << 20);
+        assert!(output.give_back(&mut spare) >= 1 << 20);
+        assert!(spare.is_empty() && output.capacity() == 0);
     }
 
     /// A core with 10,000 idle sessions shall need some 2-3 KiB for each, all in.

@@ -52,7 +52,11 @@ pub struct Core {
     pub(super) notified: Vec<u32>,
     pub(super) lists: Lists,
     pub(super) event: Vec<u8>,
+    /// Bytes of connections' buffers that were freed since the last sweep.
+    freed_bytes: usize,
     pub(super) now_ns: u64,
+    /// Short reads that were answered since the clock was last looked at.
+    pub(super) reads_since_look: u32,
     /// When the last sweep was, milliseconds of the server's clock.
     swept_at_ms: u64,
     /// No connection counts as idle for longer than since then.
@@ -104,7 +108,9 @@ impl Core {
             notified: Vec::new(),
             lists: Lists::default(),
             event: Vec::new(),
+            freed_bytes: 0,
             now_ns: 0,
+            reads_since_look: 0,
             swept_at_ms: 0,
             idle_from_ms: 0,
             is_serving,
@@ -116,6 +122,7 @@ impl Core {
     /// Looks at the clock: at the start of whatever happens.
     pub(super) fn look_at_clock(&mut self) {
         self.now_ns = self.options.clock.now_ns();
+        self.reads_since_look = 0;
     }
 
     /// Milliseconds of the server's clock when it was last looked at.
@@ -198,6 +205,7 @@ impl Core {
     pub fn closed(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.remove(id) else { return };
         self.counters.connections.decrement();
+        self.freed_bytes += connection.output.capacity() + connection.input.capacity();
         self.forget_outstanding(&connection.outstanding);
         if !self.watches.is_empty() {
             let mut interests = TreeInterests { reader: &self.reader, core: self.index };
@@ -278,7 +286,7 @@ impl Core {
         if let Some(connection) = self.connections.get(id) {
             connection.last_io_ms = now_ms;
             connection.output.advance(count);
-            connection.output.give_back(&mut self.spare);
+            self.freed_bytes += connection.output.give_back(&mut self.spare);
         }
     }
 
@@ -329,6 +337,11 @@ impl Core {
             connection.is_touched = true;
             self.touched.push(connection.id);
         }
+    }
+
+    /// Whether much memory was freed since this was last asked.
+    pub fn has_freed_much(&mut self) -> bool {
+        std::mem::take(&mut self.freed_bytes) > limits::FREED_BYTES_KEPT
     }
 
     /// What happens a few times a tick: sessions are touched, and connections that are idle for too long are closed.

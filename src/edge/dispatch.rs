@@ -72,7 +72,7 @@ impl Core {
                         self.hold(connection);
                         break;
                     }
-                    // The clock is looked at behind each read.
+                    // The clock is looked at behind reads.
                     if self.now_ns > until_ns {
                         self.hold_for_others(connection);
                         break;

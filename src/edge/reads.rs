@@ -58,10 +58,24 @@ impl Core {
                 self.reply_code(connection, xid, ErrorCode::MARSHALLING_ERROR);
             }
         }
-        assert!(connection.output.unsent().len() > before, "{op:?} was not answered");
-        self.look_at_clock();
+        let reply_bytes = connection.output.unsent().len() - before;
+        assert!(reply_bytes > 0, "{op:?} was not answered");
+        self.look_behind_read(op, reply_bytes);
         let latency_ns = self.note_answer(connection, op.to_i32(), xid, read_at_ns);
         self.counters.read_latency.record(latency_ns);
+    }
+
+    /// Looks at the clock behind a read, for its latency and for the share of the others. A look takes a tenth of a short
+    /// read, so of those that follow each other at once every eighth has one: their latencies are up to 2 us too small.
+    fn look_behind_read(&mut self, op: OpCode, reply_bytes: usize) {
+        const SHORT_BYTES_MAX: usize = 1024;
+        const SHORT_READS: u32 = 8;
+        let is_short = matches!(op, OpCode::GetData | OpCode::Exists) && reply_bytes <= SHORT_BYTES_MAX;
+        let reads = self.reads_since_look;
+        if !is_short || reads.is_multiple_of(SHORT_READS) {
+            self.look_at_clock();
+        }
+        self.reads_since_look = reads + 1;
     }
 
     fn serve(&mut self, connection: &mut Connection, xid: Xid, request: Request<'_>) {

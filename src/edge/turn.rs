@@ -20,6 +20,7 @@ use crate::{
     cores::{
         expectation::{Expectation, LOOK_NS_MAX},
         lanes::{BellEnd, timespec},
+        memory,
         messages::ConnectionId,
     },
     status::CoreCounters,
@@ -137,6 +138,9 @@ impl ClientCore {
         self.let_in(now_ms);
         if now_ms >= self.next_sweep_ms {
             self.core.sweep();
+            if self.core.has_freed_much() {
+                memory::give_back();
+            }
             self.next_sweep_ms = now_ms + sweep_interval_ms(&self.options);
         }
         self.end_turn();

@@ -179,3 +179,46 @@ fn costly_reads_of_one_client_leave_room_for_the_others() {
         }
     }
 }
+
+/// Danger: clients that did not read have gone, and the server is as large as ever: the allocator keeps what they had.
+#[test]
+fn memory_of_slow_readers_goes_back_to_the_system() {
+    const CLIENTS: u64 = 20;
+    const READS: u64 = 12;
+    let home = peers::directory();
+    let server = Server::start(Kind::under_test(), home.path(), &Settings::default());
+    if server.kind != Kind::Zkfast {
+        return;
+    }
+    let mut good = server.client(30_000);
+    good.create("/large", &vec![7; 2 * VALUE_BYTES], 0).expect("a node");
+    good.create("/small", b"", 0).expect("a node");
+    let before = server.resident_kib();
+    // Reads between two writes of one session, taken in together, are answered although nobody reads the answers.
+    let held = CLIENTS * READS * 2 * VALUE_BYTES as u64 / 1024;
+    let deaf: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = server.client(30_000);
+            client.submit(OpCode::SetData, &client::set("/small", None, -1));
+            for _ in 0..READS {
+                client.submit(OpCode::GetData, &client::path_watch("/large", false));
+            }
+            client.submit(OpCode::SetData, &client::set("/small", None, -1));
+            client.flush().expect("small requests fit into the sockets");
+            client
+        })
+        .collect();
+    let until = |what: &str, is_so: &dyn Fn(u64) -> bool, good: &mut client::Client| {
+        let begun = Instant::now();
+        while !is_so(server.resident_kib().saturating_sub(before)) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}: {} KiB", server.resident_kib());
+            good.ping();
+            // Polled: nobody is told of the size of a process.
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until("nothing is held for them", &|grown| grown > held / 2, &mut good);
+    drop(deaf);
+    until("their memory is kept", &|grown| grown < 48 * 1024, &mut good);
+    good.close();
+}

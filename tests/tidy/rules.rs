@@ -39,7 +39,7 @@ pub const UNSAFE_ROOMS: &[(&str, &str)] = &[
         "hands buffers to the kernel, which writes them to disk after the call has returned",
     ),
     ("src/storage/map.rs", "maps files and memory"),
-    ("src/cores/memory.rs", "advises the kernel of memory that the allocator has not handed out yet"),
+    ("src/cores/memory.rs", "advises kernel and allocator of memory that is not handed out yet, or no more"),
     ("benches/txlog_flush.rs", "maps a file to compare writing through a mapping"),
     ("src/tree/znodes/", "versions and slots, read by other cores while one writes"),
 ];
