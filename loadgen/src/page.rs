@@ -66,6 +66,15 @@ fn title(report: &Report) -> String {
     }
 }
 
+/// The mix, unless the heading has said it.
+fn mix_line(report: &Report) -> String {
+    let text = mix_text(report);
+    if text == title(report) {
+        return String::new();
+    }
+    format!("<p class=\"about mix\">{}</p>", escape(&text))
+}
+
 fn mix_text(report: &Report) -> String {
     let parts: Vec<String> = report
         .load
@@ -88,9 +97,9 @@ fn about(out: &mut String, report: &Report) {
     };
     let _ = write!(
         out,
-        "<p class=\"about mix\">{}</p><p class=\"about\">{} on {} connections to {}; values of {} bytes; {} znodes, {} keys; measured for {} s{}; \
+        "{}<p class=\"about\">{} on {} connections to {}; values of {} bytes; {} znodes, {} keys; measured for {} s{}; \
          seed {}.</p>",
-        escape(&mix_text(report)),
+        mix_line(report),
         escape(&loop_text),
         load.connections,
         escape(&load.hosts),
@@ -394,6 +403,8 @@ mod tests {
         let page = page(&report(mix));
         assert!(page.contains("<h1>loadgen: a mix of 10 operations at 5,000/s</h1>"), "{}", &page[..2_000]);
         assert!(page.contains(mix), "what they are stands beneath it");
+        let short = super::page(&report("set=1,get=2"));
+        assert_eq!(short.matches("set=1,get=2 at 5,000/s").count(), 2, "in the title and the heading alone");
         assert!(!page.contains("<th></th>") && !page.contains("<h2></h2>"));
         for heading in page.split("<h2>").skip(1) {
             let behind = &heading[heading.find("</h2>").unwrap() + 5..];

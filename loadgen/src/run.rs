@@ -298,12 +298,12 @@ fn collect(
     let mut next_of_core = vec![0; settings.cores];
     let mut started: Option<(Nanos, Nanos, Option<Usage>)> = None;
     let mut spent = None;
+    let look = || (clock.now(), process::own_cpu(), process::usage_of_all(&settings.pids).ok().flatten());
     loop {
         let begin = shared.begin.load(Ordering::Acquire);
         let from = begin.saturating_add(settings.phases.warmup);
         let until = from.saturating_add(settings.phases.duration);
         let now = clock.now();
-        let look = || (clock.now(), process::own_cpu(), process::usage_of_all(&settings.pids).ok().flatten());
         if started.is_none() && now >= from {
             started = Some(look());
         }
@@ -342,6 +342,8 @@ fn collect(
     for second in open.into_values() {
         timeline.push(&second)?;
     }
+    // The cores may have been done before this thread came to look.
+    let spent = spent.or_else(|| started.as_ref().map(|start| between(start, &look())));
     Ok((timeline, spent.unwrap_or_default()))
 }
 

@@ -41,7 +41,9 @@ fn load_with(line: &str, hosts: &str, calls: &mut Calls, stop: Arc<AtomicBool>) 
     let words = ["loadgen", "--hosts", hosts, "--seed", "7"].into_iter().chain(line.split(' '));
     let settings = CommandLine::try_parse_from(words).unwrap().run.settings()?;
     let outcome = run::run(&settings, stop, calls)?;
-    Ok(Report::new(&settings, &outcome))
+    let report = Report::new(&settings, &outcome);
+    assert!(report.client_cpu_ns_per_operation > 0.0 || report.total.succeeded == 0, "work costs CPU time");
+    Ok(report)
 }
 
 fn load(line: &str, hosts: &str) -> Report {
