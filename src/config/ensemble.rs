@@ -76,6 +76,8 @@ pub struct EnsembleSettings {
     pub dial_retry_ms: u32,
     /// `cnxTimeout`: milliseconds to open an election connection (Q17).
     pub election_dial_timeout_ms: u32,
+    /// `tcpKeepAlive`: SO_KEEPALIVE on election connections (Q11).
+    pub election_keep_alive: bool,
     /// `quorumCnxnTimeoutMs`, else `tickTime` x `syncLimit`: milliseconds that the handshake of an election connection
     /// may take (Q17).
     pub election_handshake_timeout_ms: u32,

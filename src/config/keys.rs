@@ -137,7 +137,7 @@ const KEYS: &[(&str, Standing)] = &[
     ("cnxTimeout", Obeyed),
     ("quorumCnxnTimeoutMs", Obeyed),
     ("electionPortBindRetry", Obeyed),
-    ("tcpKeepAlive", Moot),
+    ("tcpKeepAlive", Obeyed),
     ("observer.reconnectDelayMs", Moot),
     ("observer.election.DelayMs", Moot),
     ("observerMaster.sizeLimit", Moot),

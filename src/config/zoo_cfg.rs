@@ -144,6 +144,8 @@ pub struct ZooCfg {
     pub notification_interval_ms_max: u32,
     /// `cnxTimeout`: milliseconds to open an election connection.
     pub election_dial_timeout_ms: u32,
+    /// `tcpKeepAlive`: SO_KEEPALIVE on election connections.
+    pub election_keep_alive: bool,
     /// What the operator should know: unknown keys, keys without effect, values replaced. One sentence or two each.
     pub warnings: Vec<String>,
 }
@@ -224,6 +226,7 @@ impl ZooCfg {
             connect_limit_ticks,
             dial_retry_ms: self.dial_retry_ms,
             election_dial_timeout_ms: self.election_dial_timeout_ms,
+            election_keep_alive: self.election_keep_alive,
             election_handshake_timeout_ms: self.election_handshake_timeout_ms,
             notification_interval_ms_min: self.notification_interval_ms_min,
             notification_interval_ms_max: self
@@ -442,6 +445,7 @@ impl ZooCfg {
                 most,
             ) as u32,
             election_dial_timeout_ms: set.property_number("cnxTimeout", 5000, 1, most) as u32,
+            election_keep_alive: set.property_switch("tcpKeepAlive", false),
             warnings: Vec::new(),
         };
         cfg.warnings = set.warnings;

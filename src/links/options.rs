@@ -79,6 +79,7 @@ impl LinkOptions {
         Self {
             listen_on_all: settings.listens_on_all,
             election_dial_limit: milliseconds(settings.election_dial_timeout_ms.max(1)),
+            keep_alive: settings.election_keep_alive,
             greeting_limit: milliseconds(settings.election_handshake_timeout_ms.max(1)),
             bind_tries_max: settings.bind_tries,
             // Java reads up to twice jute.maxbuffer between servers (`jute.maxbuffer.extrasize`).

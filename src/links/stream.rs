@@ -17,6 +17,9 @@ use std::{
 /// more to come. It runs on a thread of its own and may block on files; it is dropped early if the link goes down.
 pub type Source = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<bool> + Send>;
 
+/// The scheduler gives it 110 shares; the pipeline has 1024.
+const STREAM_NICE: i32 = 10;
+
 enum Item {
     Piece(Bytes),
     Failed(io::Error),
@@ -42,7 +45,11 @@ pub(super) fn start(source: Source, threads: &Threads, waker: &Waker) -> io::Res
     let (sender, items) = sync_channel(limits::STREAM_PIECES);
     let starved = Arc::new(AtomicBool::new(false));
     let producer = Producer { sender, starved: Arc::clone(&starved), waker: WakeAtEnd(waker.clone()) };
-    threads.start("stream", move || producer.run(source))?;
+    threads.start("stream", move || {
+        // Of this thread alone, on Linux: the pipeline and the clients come first. Where the system refuses, it is felt.
+        let _ = rustix::process::nice(STREAM_NICE);
+        producer.run(source);
+    })?;
     Ok(StreamEnd { items, starved })
 }
 

@@ -24,8 +24,10 @@ const DATA_BYTES: usize = 100;
 const WRITERS: usize = 4;
 const UNDER_WAY: usize = 256;
 
-/// Between two writes of the client whose latency is measured.
-const PACE: Duration = Duration::from_micros(1000);
+/// Clients whose latencies are measured, and the time between two writes of each: a thousand a second in all. One client
+/// alone would measure its own backlog wherever a write takes longer than a millisecond.
+const STEADY: u32 = 8;
+const PACE: Duration = Duration::from_millis(8);
 
 /// How many transactions the follower misses.
 fn missed() -> usize {
@@ -96,9 +98,9 @@ fn write_bulk(address: SocketAddr, work: Work, count: usize) {
 }
 
 /// Writes at a steady pace until told to stop. A write that is late because the one before it was slow counts as slow.
-fn write_steadily(address: SocketAddr, is_over: &AtomicBool) -> Vec<(Instant, Duration)> {
+fn write_steadily(address: SocketAddr, steady: u32, is_over: &AtomicBool) -> Vec<(Instant, Duration)> {
     let mut client = Client::connect(address, 20_000);
-    let begun = Instant::now();
+    let begun = Instant::now() + PACE * steady / STEADY;
     let mut latencies = Vec::new();
     let path = format!("/steady-{}", client.session.0);
     client.create(&path, b"", 0).expect("a node to write");
@@ -145,7 +147,9 @@ fn catch_up(work: Work, lines: &[&str], expected: Way) {
     );
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let steady = scope.spawn(|| write_steadily(address, &is_over));
+        let is_over = &is_over;
+        let steady: Vec<_> =
+            (0..STEADY).map(|steady| scope.spawn(move || write_steadily(address, steady, is_over))).collect();
         let quiet_from = Instant::now() + Duration::from_millis(200);
         // It sleeps for a stretch of quiet, to compare with.
         std::thread::sleep(Duration::from_millis(if missed > 100_000 { 3000 } else { 500 }));
@@ -154,7 +158,8 @@ fn catch_up(work: Work, lines: &[&str], expected: Way) {
         cluster.await_all();
         let caught_up = Instant::now();
         is_over.store(true, Ordering::Relaxed);
-        let latencies = steady.join().expect("steady writes");
+        let latencies: Vec<_> =
+            steady.into_iter().flat_map(|steady| steady.join().expect("steady writes")).collect();
         println!(
             "{work:?} {lines:?}: caught up {:.2?} after its start; p99 of writes {:.2?} before, {:.2?} meanwhile",
             caught_up - launched,

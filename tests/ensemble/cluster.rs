@@ -66,6 +66,8 @@ pub struct Cluster {
     ways: Vec<Vec<Arc<Direction>>>,
     pairs: Vec<Pair>,
     shape: Shape,
+    /// Words in front of the command of the next server.
+    launcher: Vec<String>,
     _home: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -86,7 +88,8 @@ impl Cluster {
         });
         let members: Vec<Member> = members.collect();
         let ways = (0..kinds.len()).map(|_| (0..kinds.len()).map(|_| Direction::new()).collect()).collect();
-        let mut cluster = Self { members, ways, pairs: Vec::new(), shape, _home: home, _turn: turn };
+        let mut cluster =
+            Self { members, ways, pairs: Vec::new(), shape, launcher: Vec::new(), _home: home, _turn: turn };
         if cluster.shape.proxied {
             cluster.connect();
         }
@@ -167,10 +170,23 @@ impl Cluster {
         let member = &mut self.members[index];
         assert!(member.server.is_none(), "server {} runs already", index + 1);
         let java_flags = self.shape.java_flags.clone();
-        let settings = Settings { tick_ms: TICK_MS, lines, java_flags, ..Settings::default() };
+        let launcher = self.launcher.clone();
+        let settings = Settings { tick_ms: TICK_MS, lines, java_flags, launcher, ..Settings::default() };
         std::fs::create_dir_all(member.home.join("data")).expect("a data directory");
         std::fs::write(member.home.join("data/myid"), format!("{}\n", index + 1)).expect("myid");
         member.server = Some(Server::launch(member.kind, &member.home, member.client_port, &settings));
+    }
+
+    /// The same, with every word to the kernel written to `trace`.
+    pub fn launch_traced(&mut self, index: usize, trace: &std::path::Path) {
+        self.launcher = crate::trace::launcher(trace);
+        self.launch(index);
+        self.launcher = Vec::new();
+    }
+
+    /// Where it listens for votes.
+    pub fn election_port(&self, index: usize) -> u16 {
+        self.members[index].election_port
     }
 
     /// The number of servers, running or not.

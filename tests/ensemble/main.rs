@@ -23,6 +23,11 @@ mod rollover;
 mod session;
 mod shapes;
 mod start;
+#[allow(dead_code, reason = "the tests of one server look at more")]
+#[path = "../durability/trace.rs"]
+mod trace;
+mod traced;
+mod wiped;
 
 use std::time::Duration;
 

@@ -135,6 +135,7 @@ impl Pipeline {
         self.note_gap_before(zxid);
         let member = self.the_member();
         member.depth.append(zxid, record.len());
+        member.appended.add(record.len());
         member.window.push(zxid, record.clone());
         // A leader's own proposal waits already, with the one who asked.
         if self.pending.back().is_none_or(|last| last.zxid < zxid) {

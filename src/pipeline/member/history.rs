@@ -2,10 +2,11 @@
 
 use super::{
     Pipeline,
+    pace::Pace,
     sources::{HistorySource, ImageSource},
 };
 use crate::{config::limits, storage::history::LogReader};
-use std::io;
+use std::{io, time::Instant};
 use zkfast_wire::Zxid;
 use zkfast_zab::{Event, LinkId};
 
@@ -50,12 +51,19 @@ impl Pipeline {
         assert!(files_end <= self.log.durable(), "what is read from the files is durable");
         let mut needs_files = files_end > after;
         let mut source = HistorySource::new(records, committed);
+        let appended = member.appended.clone();
+        let mut pace = Pace::new(Instant::now(), appended.get());
         let stream = move |out: &mut Vec<u8>| -> io::Result<bool> {
             if std::mem::take(&mut needs_files) {
                 // Here and not before: to list and open files is the thread's work.
                 source.begin_with(LogReader::new(&dirs, after, files_end)?);
             }
-            source.next_piece(out).map_err(io::Error::other)
+            let more = source.next_piece(out).map_err(io::Error::other)?;
+            let pause = pace.pause(out.len(), Instant::now(), appended.get());
+            if more && !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
+            Ok(more)
         };
         let started = member.links.stream(link, through, Box::new(stream));
         self.note_stream(link, started);

@@ -17,7 +17,7 @@
 //! [`learner`] and [`leader`] requests of clients in either role; [`local`] sessions that only this server knows;
 //! [`read_only`] reads without a leader; [`desk`] who waits for what; [`service`] when clients
 //! are served; [`suspension`] clients kept over the end of an epoch;
-//! [`window`] records at hand; [`depth`] how much there is to send; [`sources`] bytes for learners; [`standing`] what status commands tell.
+//! [`window`] records at hand; [`depth`] how much there is to send, [`pace`] how fast; [`sources`] bytes for learners; [`standing`] what status commands tell.
 
 mod depth;
 mod desk;
@@ -27,6 +27,7 @@ mod install;
 mod leader;
 mod learner;
 mod local;
+mod pace;
 mod read_only;
 mod service;
 mod sources;
@@ -50,6 +51,7 @@ use depth::LogDepth;
 use desk::{LeaderDesk, LearnerDesk, Unanswered};
 use install::Installing;
 use local::LocalSessions;
+use pace::Appended;
 use std::{
     collections::VecDeque,
     fmt,
@@ -63,10 +65,16 @@ use suspension::Suspension;
 use window::Window;
 use zkfast_tree::{Tree, TreeConfig};
 use zkfast_wire::{Packet, Zxid};
-use zkfast_zab::{Config, Effect, Event, Node, Recovered, quorum::QuorumError};
+use zkfast_zab::{Config, Effect, Event, Node, Recovered, Role, quorum::QuorumError};
 
 /// How long a server that stops waits for what is in flight. Without a quorum it would wait for ever.
 const STOP_PATIENCE_MS: u64 = 1000;
+
+/// Between two writes of the log of a learner that catches up, unless [`CATCH_UP_FLUSH_BYTES`] wait.
+const CATCH_UP_FLUSH_MS: u64 = 10;
+
+/// So many are written at once.
+const CATCH_UP_FLUSH_BYTES: u64 = 1 << 20;
 
 /// What a member needs beyond a standalone server's pipeline.
 #[derive(Debug)]
@@ -115,6 +123,7 @@ pub(super) struct Member {
     committed: Option<Zxid>,
     window: Window,
     depth: LogDepth,
+    appended: Appended,
     /// What the node was told last of where records are cheaper than an image.
     cheap_from: Zxid,
     /// Sessions that this server alone knows, where they are enabled.
@@ -137,6 +146,10 @@ pub(super) struct Member {
     /// Proposals before which a leader left out zxids (row Q50).
     gaps: u64,
     node_tick_ms: u64,
+    /// The last write of the log, milliseconds of the server's clock.
+    flushed_ms: u64,
+    /// When what waits for the next one must be written.
+    flush_at_ms: u64,
     standing: standing::Standing,
 }
 
@@ -207,6 +220,7 @@ impl Pipeline {
             committed: None,
             window: Window::new(appended, limits::RECENT_RECORD_BYTES),
             depth: LogDepth::of_files(&member.log_files, appended),
+            appended: Appended::default(),
             cheap_from: Zxid(i64::MAX),
             local: member.local_sessions.map(|upgrades| LocalSessions::new(upgrades, tick_ms)),
             looking_since_ms: None,
@@ -221,6 +235,8 @@ impl Pipeline {
             purged: Zxid(i64::MIN),
             gaps: 0,
             node_tick_ms: 0,
+            flushed_ms: 0,
+            flush_at_ms: u64::MAX,
             standing: standing::Standing::new(now_ms),
             options: member,
         }));
@@ -258,7 +274,7 @@ impl Pipeline {
                 continue;
             }
             self.log.arm_wake()?;
-            let next_ms = next_tick_ms.min(self.the_member().node_tick_ms);
+            let next_ms = next_tick_ms.min(self.the_member().node_tick_ms).min(self.the_member().flush_at_ms);
             let limit = Duration::from_millis(next_ms.saturating_sub(now_ms)).min(SLEEP_MAX);
             let asleep = bell.fall_asleep(|| self.is_idle() && stops == stop.is_raised());
             if asleep.is_some() {
@@ -306,13 +322,37 @@ impl Pipeline {
         }
         self.links().flush();
         self.append_rest();
-        self.log.flush()?;
-        busy |= self.finish_flush()?;
-        self.links().flush();
+        if self.is_flush_due() {
+            self.log.flush()?;
+            busy |= self.finish_flush()?;
+            self.links().flush();
+        }
         self.trim_window();
         self.tell_view();
         self.send_batch();
         Ok(busy || !self.unappended.is_empty())
+    }
+
+    /// Whether the records of the turn are written now. A learner that catches up, whom nobody waits for, writes a hundred
+    /// times a second, or when there is much: a disk that it shares with others makes them wait for each of its writes.
+    fn is_flush_due(&mut self) -> bool {
+        let (now_ms, waiting) = (self.clock.now_ms(), self.log.pending_bytes());
+        let catches_up = matches!(
+            self.node.role(),
+            Role::Following { active: false, .. } | Role::Observing { active: false, .. }
+        );
+        let is_full = !self.unappended.is_empty();
+        let member = self.the_member();
+        let at_ms = member.flushed_ms + CATCH_UP_FLUSH_MS;
+        if catches_up && waiting > 0 && waiting < CATCH_UP_FLUSH_BYTES && !is_full && now_ms < at_ms {
+            member.flush_at_ms = at_ms;
+            return false;
+        }
+        member.flush_at_ms = u64::MAX;
+        if waiting > 0 {
+            member.flushed_ms = now_ms;
+        }
+        true
     }
 
     fn the_member(&mut self) -> &mut Member {

@@ -1,16 +1,16 @@
 //! What a learner is sent beside the live traffic, made piece by piece on a helper thread: a stretch of history (DIFF)
 //! or an image (SNAP).
 
-use crate::storage::history::{HistoryError, LogReader};
+use crate::{
+    config::limits,
+    storage::history::{HistoryError, LogReader},
+};
 use bytes::Bytes;
 use zkfast_tree::ImageWriter;
 use zkfast_wire::{
     Packet, Zxid, jute,
     quorum::{SNAPSHOT_SIGNATURE, TAIL, encode_commits, proposal_head},
 };
-
-/// Bytes after which a piece of history ends.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// A stretch of history: PROPOSAL and, for what is committed, COMMIT of each record (row Q50). First those of the
 /// files, then those of the window.
@@ -36,7 +36,7 @@ impl HistorySource {
     /// # Errors
     /// The files do not hold what they should: the link must be closed.
     pub(super) fn next_piece(&mut self, out: &mut Vec<u8>) -> Result<bool, HistoryError> {
-        let end = out.len() + PIECE_BYTES;
+        let end = out.len() + limits::HISTORY_PIECE_BYTES;
         while out.len() < end {
             if let Some(files) = &mut self.files {
                 match files.next_record()? {
