@@ -201,6 +201,7 @@ impl LearnerDesk {
     }
 
     /// What the leader has to be asked again: it is a new one, and nothing of this has become a transaction (S25).
+    #[allow(clippy::vec_box, reason = "each becomes an event as it is")]
     pub(super) fn to_ask_again(&self) -> Vec<Box<ForwardedRequest>> {
         let mut syncs = self.syncs.iter().peekable();
         let mut requests = Vec::with_capacity(self.forwarded.len() + self.syncs.len());
