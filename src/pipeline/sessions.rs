@@ -241,6 +241,7 @@ impl Pipeline {
                 self.sessions.expire_until_ms = None;
                 break;
             };
+            self.await_reserve(0);
             if !self.may_end(session) {
                 // It gets another timeout: until then there may be room.
                 if let Some(timeout_ms) = self.tree.sessions().timeout_ms(session) {

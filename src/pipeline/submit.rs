@@ -141,6 +141,7 @@ impl Pipeline {
     }
 
     fn submit_write(&mut self, write: &Write) {
+        self.await_reserve(write.body.len());
         let ends = write.op == OpCode::CloseSession;
         if self.is_short_of_space() && !(ends && self.may_end(write.session)) {
             self.counters.refused_for_space.increment();
@@ -175,6 +176,7 @@ impl Pipeline {
     }
 
     fn open_session(&mut self, connection: ConnectionId, timeout_ms: i32) {
+        self.await_reserve(0);
         if self.is_short_of_space() {
             self.counters.refused_for_space.increment();
             let delivery = Delivery::Close { connection, reason: CloseReason::NoSpace };
@@ -187,6 +189,14 @@ impl Pipeline {
         let asker = Some(Asker { connection, xid: Xid(0) });
         let request = Request::CreateSession(timeout_ms);
         self.propose(asker, session, Xid(0), OpCode::CreateSession, Ok(&request), &[]);
+    }
+
+    /// Looks for room in the log for what comes of a request of `bytes` ([`TxnLog::await_reserve`]), before it is taken.
+    ///
+    /// [`TxnLog::await_reserve`]: crate::storage::TxnLog::await_reserve
+    pub(super) fn await_reserve(&mut self, bytes: usize) {
+        let waiting: usize = self.unappended.iter().map(|(_, record)| record.len()).sum();
+        self.log.await_reserve(waiting + bytes + END_BYTES);
     }
 
     /// Whether there is room for the end of this session: on a full disk, what is reserved of the segment in use serves

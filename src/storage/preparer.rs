@@ -98,6 +98,9 @@ pub struct Shared<F> {
     wanted: AtomicBool,
     /// There was no room for the next segment.
     space_is_low: AtomicBool,
+    /// The next segment has its room, all that it should have, or it is not for want of room that there is none: the one
+    /// in use may grow past its end until it comes.
+    may_grow: AtomicBool,
     /// The writer may sleep: wake it with the next answer.
     wake_wanted: AtomicBool,
     wake: Option<Arc<OwnedFd>>,
@@ -110,6 +113,7 @@ impl<F> Shared<F> {
             answers: ArrayQueue::new(ANSWERS_MAX),
             wanted: AtomicBool::new(false),
             space_is_low: AtomicBool::new(false),
+            may_grow: AtomicBool::new(false),
             wake_wanted: AtomicBool::new(false),
             wake,
         })
@@ -133,6 +137,12 @@ impl<F> Shared<F> {
     /// Whether the disk had no room for the next segment.
     pub fn space_is_low(&self) -> bool {
         self.space_is_low.load(Ordering::Relaxed)
+    }
+
+    /// Whether the segment in use may grow past its end: not on a disk that is nearly full, and not while nobody has
+    /// looked.
+    pub fn may_grow(&self) -> bool {
+        self.may_grow.load(Ordering::Relaxed)
     }
 
     /// From now on the next answer wakes. If there is one already, it wakes at once.
@@ -288,6 +298,7 @@ impl<D: Directory> Preparer<D> {
                     Err(error) => self.fail("name the log segment", to, error),
                 }
                 if matches!(self.stage, Stage::HandedOver { sequence: ready } if ready == sequence) {
+                    self.shared.may_grow.store(false, Ordering::Relaxed);
                     self.stage = Stage::Absent { not_before: None };
                 }
                 true
@@ -322,6 +333,8 @@ impl<D: Directory> Preparer<D> {
             }
             Stage::Absent { .. } => match self.create() {
                 Ok(segment) => {
+                    let is_whole = segment.reserved_bytes == self.segment_bytes;
+                    self.shared.may_grow.store(is_whole, Ordering::Relaxed);
                     self.shared.space_is_low.store(false, Ordering::Relaxed);
                     self.lacks_files = false;
                     self.stage = Stage::Zeroing(segment);
@@ -334,6 +347,7 @@ impl<D: Directory> Preparer<D> {
                 }
                 // Writes are taken meanwhile: without a next segment the one in use grows.
                 Err(error) if lacks_descriptors(&error) => {
+                    self.shared.may_grow.store(true, Ordering::Relaxed);
                     if !std::mem::replace(&mut self.lacks_files, true) {
                         log::warn!(
                             "no file descriptor for the next segment of the log ({error}): the one in use grows until \
@@ -359,8 +373,8 @@ impl<D: Directory> Preparer<D> {
                 match self.zero_chunk(&mut segment) {
                     Ok(()) => {
                         self.stage = Stage::Zeroing(segment);
-                        // Three quarters of the disk's time are for flushes, unless they wait for this.
-                        Step::More { pause: if is_wanted { Duration::ZERO } else { now.elapsed() * 3 } }
+                        // Three quarters of the disk's time are for flushes, unless they may have to wait for this.
+                        Step::More { pause: if may_lack_zeros { now.elapsed() * 3 } else { Duration::ZERO } }
                     }
                     Err(error)
                         if is_full(&error)

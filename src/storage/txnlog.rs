@@ -35,6 +35,11 @@ use zkfast_wire::Zxid;
 /// Zeros written while the server starts; the helper makes a whole segment meanwhile.
 const FIRST_ZEROED_BYTES: u64 = 8 * 1024 * 1024;
 
+/// How long a record waits at most for a segment on a disk that is nearly full.
+const HELPER_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at what the helper has.
+const HELPER_POLL: Duration = Duration::from_micros(200);
+
 /// How the log is kept.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -300,10 +305,38 @@ impl<F: Flusher> TxnLog<F> {
     /// Whether a record of `transaction_bytes` surely fits into what is reserved of the segment in use, behind
     /// everything that was appended. False before that segment has its name: on a full disk that may fail.
     pub fn has_reserve(&self, transaction_bytes: usize) -> bool {
-        let is_named = self.named_below > self.current.segment.sequence;
+        self.named_below > self.current.segment.sequence && self.is_reserved(transaction_bytes)
+    }
+
+    fn is_reserved(&self, transaction_bytes: usize) -> bool {
         // What is not written yet is at most a whole window, and the record may open a batch with a window of its own.
         let ahead = self.filling.memory().len() + Half::bytes_for(transaction_bytes) + self.half_bytes;
-        is_named && self.current.written + ahead as u64 <= self.current.segment.reserved_bytes
+        self.current.written + ahead as u64 <= self.current.segment.reserved_bytes
+    }
+
+    /// Call before a record of `transaction_bytes` is accepted, `transaction_bytes` with all that was accepted and not
+    /// appended. Where it does not surely fit into the segment in use and there is no next one, the segment would grow
+    /// into space that nobody has reserved, and on a disk that is nearly full the log would fail in the middle of a
+    /// record. There this blocks until the helper has the next segment, or has seen that there is no room
+    /// ([`space_is_low`](Self::space_is_low)): milliseconds, once in a segment.
+    pub fn await_reserve(&mut self, transaction_bytes: usize) {
+        if !self.is_reserved(transaction_bytes) && self.ready.is_none() {
+            self.await_next_segment();
+        }
+    }
+
+    #[cold]
+    fn await_next_segment(&mut self) {
+        let deadline = Instant::now() + HELPER_PATIENCE;
+        loop {
+            self.take_answers();
+            let is_known = self.ready.is_some() || self.shared.may_grow() || self.shared.space_is_low();
+            if is_known || self.failed.is_some() || Instant::now() > deadline {
+                return;
+            }
+            self.shared.want();
+            std::thread::sleep(HELPER_POLL);
+        }
     }
 
     /// Whether anything was appended that is not reported durable yet.
@@ -340,7 +373,7 @@ impl<F: Flusher> TxnLog<F> {
 
     /// Decides where the batch that begins with `first` goes.
     fn begin_batch(&mut self, first: Zxid, transaction_bytes: usize) {
-        if self.wants_next_segment() {
+        if self.wants_next_segment(transaction_bytes) {
             self.next_segment();
         }
         if self.current.records == 0 {
@@ -353,13 +386,14 @@ impl<F: Flusher> TxnLog<F> {
         }
     }
 
-    /// Whether the next batch should go to a new file, if there is one.
-    fn wants_next_segment(&mut self) -> bool {
+    /// Whether the next batch, which begins with a record of `transaction_bytes`, should go to a new file, if there is
+    /// one.
+    fn wants_next_segment(&mut self, transaction_bytes: usize) -> bool {
         // The first record's name must be durable before the next file may get one.
         if self.current.records == 0 || self.named_below <= self.current.segment.sequence {
             return false;
         }
-        let end = self.current.written + self.half_bytes as u64;
+        let end = self.current.written + self.half_bytes.max(Half::bytes_for(transaction_bytes)) as u64;
         let must = self.roll_is_wanted
             || end > self.current.segment.reserved_bytes
             || self.current.written >= self.size_limit_bytes;

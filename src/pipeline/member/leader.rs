@@ -61,6 +61,7 @@ impl Pipeline {
             Ok(decoded) => Ok(decoded),
             Err(_) => Err(ErrorCode::MARSHALLING_ERROR),
         };
+        self.await_reserve(request.body.len());
         match (op, decoded) {
             (OpCode::CreateSession, Ok(Request::CreateSession(timeout_ms))) if !self.log.space_is_low() => {
                 let now_ms = self.clock.now_ms();
