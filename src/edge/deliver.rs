@@ -257,6 +257,9 @@ impl Core {
         read_at_ns: u64,
         answer: &Answer,
     ) {
+        if says_moved(answer) {
+            return self.close_moved(connection);
+        }
         let code = match answer {
             Answer::Error(code) => *code,
             _ => ErrorCode::OK,
@@ -264,6 +267,16 @@ impl Core {
         self.reply(connection, xid, code, |out| put_answer(out, op, answer));
         let latency_ns = self.note_answer(connection, op.to_i32(), xid, read_at_ns);
         self.counters.update_latency.record(latency_ns);
+    }
+
+    /// The session speaks through another server by now (C28, E26): a client that was told so would go on asking here
+    /// (ZOOKEEPER-710). It gets what was answered before, no answer to this, and the end of its connection.
+    fn close_moved(&mut self, connection: &mut Connection) {
+        log::info!("Closing {}: its session has moved to another server.", connection.name());
+        self.forget_outstanding(&connection.outstanding);
+        connection.outstanding = Default::default();
+        connection.finish(self.now_ms());
+        self.counters.connections_dropped.increment();
     }
 
     /// The events of one change: those of its own path, then those of the parent's children (W15).
@@ -360,6 +373,19 @@ impl Completion<'_> {
 }
 
 /// The body of a write's reply (T31, T32).
+/// Whether the write was refused because its session speaks through another server; Apache's leader refuses a multi part
+/// by part.
+fn says_moved(answer: &Answer) -> bool {
+    const MOVED: ErrorCode = ErrorCode::SESSION_MOVED;
+    match answer {
+        Answer::Error(code) => *code == MOVED,
+        Answer::Multi(parts) => {
+            parts.iter().any(|part| matches!(part, MultiAnswer::Error(code) if *code == MOVED))
+        }
+        _ => false,
+    }
+}
+
 fn put_answer(out: &mut Vec<u8>, op: OpCode, answer: &Answer) {
     match answer {
         Answer::Error(_) | Answer::Empty | Answer::SessionCreated { .. } | Answer::SessionClosed => {}

@@ -317,8 +317,8 @@ impl<'a> Worker<'a> {
         let outcome = match self.session.set(&key_path(&self.shared.root, key), &value.to_be_bytes()) {
             Ok(stat) => Outcome::Done { version: stat.version, mzxid: stat.mzxid.0, value },
             Err(Failure::Lost) => Outcome::Unknown,
-            // The session is at its end, or moved (-112, -118): it did not happen.
-            Err(Failure::Refused(-112 | -118)) => return,
+            // The session is at its end: it did not happen. That it moved no client is ever told.
+            Err(Failure::Refused(-112)) => return,
             Err(Failure::Refused(err)) => panic!("setData of key {key}: {err}"),
         };
         self.record(key, begun, Action::Write(value), outcome);

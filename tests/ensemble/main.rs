@@ -16,6 +16,7 @@ mod history;
 mod load;
 mod local_session;
 mod mixed;
+mod moved;
 mod partition;
 mod proxy;
 mod read_only;
