@@ -267,6 +267,13 @@ impl Core {
         self.reply(connection, xid, code, |out| put_answer(out, op, answer));
         let latency_ns = self.note_answer(connection, op.to_i32(), xid, read_at_ns);
         self.counters.update_latency.record(latency_ns);
+        if matches!(answer, Answer::SessionClosed) {
+            // Whatever the client sent behind it has no session to be done in (C26): nothing of it is done here, and
+            // nothing is answered. The pipeline refuses writes by itself (S6).
+            self.forget_outstanding(&connection.outstanding);
+            connection.outstanding = Default::default();
+            connection.finish(self.now_ms());
+        }
     }
 
     /// The session speaks through another server by now (C28, E26): a client that was told so would go on asking here

@@ -384,6 +384,28 @@ fn close_session_answers_and_then_closes() {
     assert_eq!(story.got(other).len(), 1);
 }
 
+/// C26, S6: what stands behind a closeSession is neither done nor answered, reads no more than writes; what stands before
+/// it is.
+#[test]
+fn nothing_is_done_behind_close_session() {
+    let mut story = Story::new();
+    let (id, other) = (story.client(), story.client());
+    story.ask(id, 1, &create("/a"));
+    story.ask(id, 2, &exists("/a", false));
+    story.ask(id, 3, &Request::CloseSession);
+    story.ask(id, 4, &exists("/a", true));
+    story.ask(id, 5, &create("/b"));
+    story.ask(id, 6, &Request::Ping);
+    story.ask(id, 7, &exists("/b", false));
+    story.commit();
+    let got: Vec<_> = story.got(id).iter().map(Got::reply).collect();
+    assert_eq!(got, [(1, ErrorCode::OK), (2, ErrorCode::OK), (3, ErrorCode::OK)]);
+    assert_eq!(story.phase(id), Phase::Finishing);
+    story.ask(other, 1, &exists("/b", false));
+    assert_eq!(story.got(other)[0].reply(), (1, ErrorCode::NO_NODE));
+    assert_eq!(story.core.load.requests, 0, "what is forgotten is not counted for ever");
+}
+
 /// Danger: an answer for a connection that went away reaches the one that got its slot.
 #[test]
 fn a_late_answer_does_not_reach_a_stranger() {

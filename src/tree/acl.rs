@@ -149,9 +149,9 @@ impl IpRange {
             Some((address, bits)) => (address, Some(bits)),
             None => (text, None),
         };
-        let base = address.parse::<IpAddr>().ok()?;
+        let base = ip_address(address)?;
         let bits_max = if base.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Some(bits_max), |bits| bits.parse().ok())?;
+        let bits = bits.map_or(Some(bits_max), |bits| u32::try_from(bits.parse::<i32>().ok()?).ok())?;
         (bits <= bits_max).then_some(Self { base, bits })
     }
 
@@ -168,6 +168,44 @@ impl IpRange {
             _ => false,
         }
     }
+}
+
+/// An address as Apache 3.9.5 reads it in an ACL (A8): every part is a number with or without a sign and leading zeros,
+/// so `127.000.0.01` and `+1::` are addresses; an IPv4 address inside an IPv6 one is none. Digits of other scripts, which
+/// Java takes too, are refused.
+fn ip_address(text: &str) -> Option<IpAddr> {
+    if !text.contains(':') {
+        let mut octets = [0; 4];
+        let mut parts = text.split('.');
+        for octet in &mut octets {
+            *octet = u8::try_from(parts.next()?.parse::<i32>().ok()?).ok()?;
+        }
+        return parts.next().is_none().then(|| octets.into());
+    }
+    let mut segments = [0; 8];
+    match text.split_once("::") {
+        None => (put_segments(&mut segments, text)? == 8).then_some(())?,
+        Some((head, tail)) => {
+            let head = if head.is_empty() { 0 } else { put_segments(&mut segments, head)? };
+            let mut behind = [0; 8];
+            let tail = if tail.is_empty() { 0 } else { put_segments(&mut behind, tail)? };
+            (head + tail < 8).then_some(())?;
+            segments[8 - tail..].copy_from_slice(&behind[..tail]);
+        }
+    }
+    Some(segments.into())
+}
+
+/// Reads hexadecimal numbers of up to four characters between colons; how many there are.
+fn put_segments(segments: &mut [u16; 8], text: &str) -> Option<usize> {
+    let mut count = 0;
+    for part in text.split(':') {
+        let number = (part.len() <= 4).then(|| i32::from_str_radix(part, 16).ok())??;
+        // A negative number counts with its last 16 bits, as in Java.
+        *segments.get_mut(count)? = number as u16;
+        count += 1;
+    }
+    Some(count)
 }
 
 /// The lists in use, one allocation for each (Java's `ReferenceCountedACLCache`).
@@ -341,6 +379,63 @@ mod tests {
         assert!(allowed(&[acl(0, "digest", "x:y")], Perms::ADMIN, &[Id::new("super", "")]));
         assert!(ip_matches("2001:db8::1", "2001:db8::/32"));
         assert!(!ip_matches("2001:db9::1", "2001:db8::/32"));
+    }
+
+    /// A8: what is an address, and which one, goes by Apache 3.9.5; also where a list was not checked here.
+    #[test]
+    fn addresses_are_read_as_apache_reads_them() {
+        for (text, expected) in [
+            ("127.0.0.01", "127.0.0.1"),
+            ("127.000.000.001", "127.0.0.1"),
+            ("0000127.0.0.1", "127.0.0.1"),
+            ("+127.0.0.1", "127.0.0.1"),
+            ("-0.0.0.1", "0.0.0.1"),
+            ("+1::", "1::"),
+            ("-1::", "ffff::"),
+            ("-ff::2", "ff01::2"),
+            ("::", "::"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("1:2:3:4:5:6:7::", "1:2:3:4:5:6:7:0"),
+            ("::2:3:4:5:6:7:8", "0:2:3:4:5:6:7:8"),
+            ("1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8"),
+        ] {
+            assert_eq!(ip_address(text), Some(expected.parse().unwrap()), "{text}");
+        }
+        for wrong in [
+            "",
+            "1",
+            "1.2.3",
+            "1.2.3.",
+            "1.2.3.4.5",
+            "256.0.0.1",
+            "-1.0.0.1",
+            "1.2.3.+",
+            "127.0.0.1%lo",
+            " 1.2.3.4",
+            "::1.2.3.4",
+            "::ffff:1.2.3.4",
+            "1:2:3:4:5:6:1.2.3.4",
+            "00001::",
+            "12345::",
+            "::g",
+            "::1%lo",
+            "[::1]",
+            "1:2:3:4:5:6:7:8:9",
+            "1:2:3:4:5:6:7",
+            "1::2::3",
+            ":::",
+            ":1::",
+            "1:",
+            ":",
+            "1:2:3:4::5:6:7:8",
+            "\u{661}::",
+        ] {
+            assert_eq!(ip_address(wrong), None, "{wrong}");
+        }
+        assert!(ip_matches("127.0.0.1", "127.0.0.01"));
+        assert!(ip_matches("127.0.0.1", "126.00.0.0/+07"));
+        assert!(ip_matches("127.0.0.1", "1.2.3.4/-0"));
+        assert!(!ip_matches("127.0.0.1", "127.0.0.1/-1"));
     }
 
     /// ZOOKEEPER-4846: a list must live exactly as long as something refers to it.

@@ -152,6 +152,20 @@ pub const EXCEPTIONS: &[Exception] = &[
         what: "only who knows the password takes a session's connection away (row C12)",
     },
     Exception {
+        id: "behind-close",
+        ticket: "Apache answers what was sent behind a closeSession with -112 or not at all, as its threads happen to run",
+        until: None,
+        avoided: true,
+        what: "nothing behind a closeSession is done or answered, the connection ends (rows C26, S6, E21)",
+    },
+    Exception {
+        id: "other-digits",
+        ticket: "Java's numbers may have the digits of any script",
+        until: None,
+        avoided: true,
+        what: "an address in a list has the digits 0 to 9, a to f; others are refused with -114 (row A8)",
+    },
+    Exception {
         id: "late-null",
         ticket: "Java stumbles over a null when it uses it, after other checks of the same request",
         until: None,

@@ -296,8 +296,31 @@ fn the_configuration_node_is_there_and_empty() {
     assert_eq!(client.call(OpCode::Reconfig, &reconfig), Err(-123));
 }
 
-/// Danger: an identity that was not proved is believed, or one that was is not (OP22, OP24, A1, A3, A4, A5, A16, A21,
-/// E16, E23, E24, G19).
+/// C26, S6, E21. Danger: a session that is over still reads or writes. Apache answers what stands behind a closeSession
+/// with -112 or not at all; here it is never answered.
+#[test]
+fn nothing_behind_the_end_of_a_session_is_answered() {
+    let (_home, server, mut other) = start();
+    for with_write in [false, true] {
+        let mut client = server.client(10_000);
+        client.submit(OpCode::CloseSession, b"");
+        if with_write {
+            let open = [Acl::OPEN];
+            client.submit(OpCode::Create, &client::create("/late", Some(b""), &open, 0));
+        }
+        for _ in 0..50 {
+            client.submit(OpCode::Exists, &client::path_watch("/", false));
+        }
+        client.flush().expect("one burst");
+        let first = client.next();
+        assert!(matches!(first, Some(Incoming::Reply { err: 0, .. })), "{first:?}");
+        assert!(matches!(client.try_next(), Ok(None) | Err(_)), "and then the end");
+        assert_eq!(other.get("/late", false), Err(-101));
+    }
+}
+
+/// Danger: an identity that was not proved is believed, or one that was is not (OP22, OP24, A1, A3, A4, A5, A8, A16,
+/// A21, E16, E23, E24, G19).
 #[test]
 fn identities_are_proved_and_obeyed() {
     let (_home, server, mut client) = start();
@@ -318,6 +341,19 @@ fn identities_are_proved_and_obeyed() {
         let acl = [Acl { perms: zkfast_wire::Perms::ALL, id: zkfast_wire::Id::new(wrong.0, wrong.1) }];
         let body = client::create("/wrong", Some(b""), &acl, 0);
         assert_eq!(stranger.call(OpCode::Create, &body), Err(-114), "{wrong:?}");
+    }
+    for (id, may_read) in
+        [("127.000.0.01", true), ("+127.0.0.0/+31", true), ("-0.0.0.1", false), ("+1::", false)]
+    {
+        let acl = [Acl { perms: zkfast_wire::Perms::ALL, id: zkfast_wire::Id::new("ip", id) }];
+        let path = format!("/{}", id.replace('/', "-"));
+        stranger.call(OpCode::Create, &client::create(&path, Some(b""), &acl, 0)).expect("an address (A8)");
+        assert_eq!(stranger.get(&path, false).is_ok(), may_read, "{id}");
+    }
+    for id in ["::ffff:127.0.0.1", "::1.2.3.4", "127.0.0.256", "127.1"] {
+        let acl = [Acl { perms: zkfast_wire::Perms::ALL, id: zkfast_wire::Id::new("ip", id) }];
+        let body = client::create("/wrong", Some(b""), &acl, 0);
+        assert_eq!(stranger.call(OpCode::Create, &body), Err(-114), "{id}");
     }
     let mut token = Vec::new();
     jute::put_buffer(&mut token, Some(b"token"));

@@ -29,6 +29,8 @@ const WHOM: &[(&str, &str)] = &[
     ("ip", "126.0.0.0/8"),
     ("ip", "127.0.0.1/32"),
     ("ip", "10.0.0.0/0"),
+    ("ip", "127.000.0.01"),
+    ("ip", "+127.0.0.0/+031"),
     ("auth", ""),
     ("auth", "ignored"),
 ];
@@ -57,7 +59,8 @@ impl Maker {
             (true, 6) => vec![entry(31, "digest", "nocolon")],
             (true, 7 | 8) => vec![entry(31, "digest", "a:b:c"), open],
             (true, 9 | 10) => vec![entry(31, "nosuch", "x")],
-            (true, 11 | 12) => vec![entry(31, "ip", "127.0.0.1/33")],
+            (true, 11) => vec![entry(31, "ip", "127.0.0.1/33")],
+            (true, 12) => vec![entry(31, "ip", "::ffff:127.0.0.1")],
             (true, 13) => vec![open, entry(31, "ip", "localhost")],
             (true, 14) => vec![Entry { perms: 31, scheme: None, id: Some("x") }],
             (true, 15) => vec![Entry { perms: 31, scheme: Some("world"), id: None }],
