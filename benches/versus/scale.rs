@@ -9,7 +9,7 @@ use loadgen::{
     client::Client,
     clock::Clock,
     engine::Engine,
-    fan_out::{FanOut, Watched},
+    fan_out::{Extent, FanOut, Watched},
     keys::KeySpace,
     layout::{Values, create_all},
     link::Link,
@@ -101,9 +101,16 @@ pub fn sessions(make: &Make, directory: &Path, count: usize, rounds: usize) -> a
         *noted.lock().expect("nobody panics with it") = (resident, took);
     });
     let links = (0..count).map(|index| Link::new(index, index as u64, 0)).collect();
-    let load = FanOut::new("/watched".to_owned(), Watched::Data, 100, rounds, on_connected, Arc::default());
+    let load = FanOut::new(
+        "/watched".to_owned(),
+        Watched::Data,
+        100,
+        Extent::Rounds(rounds),
+        on_connected,
+        Arc::default(),
+    );
     let load = Engine::new(Clock::start(), Arc::new(server.hosts.clone()), 40_000, links, load)?.run()?;
-    if let Some(why) = load.failure {
+    if let Some(why) = load.failure.or_else(|| load.missing.failure()) {
         return Err(anyhow!("{}: {why}", make.name()));
     }
     let (resident, took) = *seen.lock().expect("nobody panics with it");

@@ -7,6 +7,7 @@ use crate::{
     engine::{Links, Load, Loss, Turn},
     gathering::Gathering,
     link::{Ask, InFlight, Link, Phase},
+    missing::{EVENT_PATIENCE, MissingEvents},
     operation::{Mode, Operation, put_create, put_delete, put_read, put_set},
     record::histogram,
     reply::Reply,
@@ -27,6 +28,15 @@ const PATIENCE: Nanos = 120 * SECOND;
 /// Reads sent before the sockets are looked at again: an event counts from its arrival, and while a thousand reads are
 /// sent, at 5 to 10 us each, the next thousand events would wait for the generator.
 const READS_PER_TURN: usize = 64;
+
+/// When it is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// After so many changes.
+    Rounds(usize),
+    /// With the first round that ends this long after the first change.
+    Time(Nanos),
+}
 
 /// What is watched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,9 +61,11 @@ enum Stage {
     Connecting,
     /// Sessions read the node and leave their watches.
     Arming,
-    /// The set is sent; events and reads come in.
+    /// The change is sent; events and reads come in.
     Waiting {
         set_at: Nanos,
+        /// When its answer came.
+        answered: Option<Nanos>,
     },
     Leaving,
 }
@@ -63,11 +75,19 @@ pub struct FanOut {
     path: String,
     watched: Watched,
     value: Vec<u8>,
-    rounds_wanted: usize,
+    extent: Extent,
+    first_change: Option<Nanos>,
+    rounds_done: usize,
+    /// No event of this round was given up.
+    round_is_whole: bool,
     stage: Stage,
     gathering: Gathering,
-    armed: usize,
-    events: usize,
+    /// By link: its event of this round has not come.
+    awaited: Vec<bool>,
+    /// How many of them.
+    events_awaited: usize,
+    /// Reads to be sent, and sent and not answered.
+    reads_pending: usize,
     last_event: Nanos,
     deadline: Nanos,
     to_arm: VecDeque<usize>,
@@ -77,18 +97,20 @@ pub struct FanOut {
     pub event_times: Histogram<u64>,
     /// One entry a round; the first rounds are a warm-up as well as any other.
     pub rounds: Vec<Round>,
+    /// Events that never came; their sessions have read again without them.
+    pub missing: MissingEvents,
     /// Why it ended early.
     pub failure: Option<String>,
 }
 
 impl FanOut {
-    /// `rounds` changes of `path`, or fewer if `stop` is set; `on_connected` is called when all sessions are up and before
+    /// Changes of `path` as far as `extent` goes, or fewer if `stop` is set; `on_connected` is called when all sessions are up and before
     /// the first watch.
     pub fn new(
         path: String,
         watched: Watched,
         value_bytes: usize,
-        rounds: usize,
+        extent: Extent,
         on_connected: Box<dyn FnOnce() + Send>,
         stop: Arc<AtomicBool>,
     ) -> Self {
@@ -96,11 +118,15 @@ impl FanOut {
             watched,
             path,
             value: vec![b'.'; value_bytes],
-            rounds_wanted: rounds,
+            extent,
+            first_change: None,
+            rounds_done: 0,
+            round_is_whole: true,
             stage: Stage::Connecting,
             gathering: Gathering::default(),
-            armed: 0,
-            events: 0,
+            awaited: Vec::new(),
+            events_awaited: 0,
+            reads_pending: 0,
             last_event: 0,
             deadline: PATIENCE,
             to_arm: VecDeque::new(),
@@ -108,6 +134,7 @@ impl FanOut {
             stop,
             event_times: histogram(),
             rounds: Vec::new(),
+            missing: MissingEvents::default(),
             failure: None,
         }
     }
@@ -122,7 +149,7 @@ impl FanOut {
     }
 
     fn change(&mut self, link: &mut Link, now: Nanos) {
-        let comes = self.rounds.len().is_multiple_of(2);
+        let comes = self.rounds_done.is_multiple_of(2);
         let ask = |op| Ask { op, operation: Operation::Set, key: 0, note: 0, intended: now };
         let path = &self.path;
         let child = |out: &mut Vec<u8>| {
@@ -138,8 +165,30 @@ impl FanOut {
             }),
             Watched::Children => link.request(now, ask(OpCode::Delete), |out| put_delete(out, child)),
         }
-        self.stage = Stage::Waiting { set_at: now };
-        (self.armed, self.events) = (0, 0);
+        self.stage = Stage::Waiting { set_at: now, answered: None };
+        self.first_change.get_or_insert(now);
+        self.awaited.fill(true);
+        self.events_awaited = self.awaited.len();
+    }
+
+    /// Whether the round that is over was the last.
+    fn was_last(&self, now: Nanos) -> bool {
+        match self.extent {
+            Extent::Rounds(rounds) => self.rounds_done >= rounds,
+            Extent::Time(time) => now.saturating_sub(self.first_change.unwrap_or(now)) >= time,
+        }
+    }
+
+    /// The sessions whose events have not come read again without them.
+    fn give_up_events(&mut self, links: &Links) {
+        for (index, awaited) in self.awaited.iter_mut().enumerate() {
+            if std::mem::take(awaited) {
+                self.missing.note(links.all[index].session.id, &self.path);
+                self.to_arm.push_back(index);
+                self.reads_pending += 1;
+            }
+        }
+        self.events_awaited = 0;
     }
 
     fn leave(&mut self, links: &mut Links, now: Nanos) -> Turn {
@@ -156,10 +205,10 @@ impl Load for FanOut {
         if now > self.deadline && self.stage != Stage::Leaving {
             self.failure.get_or_insert_with(|| {
                 format!(
-                    "gave up: {} of {all} connected, {} watching, {} events",
+                    "gave up: {} of {all} connected, {} reads not answered, {} events awaited",
                     self.gathering.ready(),
-                    self.armed,
-                    self.events
+                    self.reads_pending,
+                    self.events_awaited
                 )
             });
         }
@@ -176,6 +225,7 @@ impl Load for FanOut {
                     if let Some(on_connected) = self.on_connected.take() {
                         on_connected();
                     }
+                    (self.awaited, self.reads_pending) = (vec![false; all], all);
                     for index in 0..all {
                         self.arm(links.to_write(index), now);
                     }
@@ -183,12 +233,12 @@ impl Load for FanOut {
                     self.deadline = now + PATIENCE;
                 }
             }
-            Stage::Arming if self.armed == all => {
+            Stage::Arming if self.reads_pending == 0 => {
                 self.deadline = now + PATIENCE;
                 self.change(links.to_write(0), now);
             }
             Stage::Arming => {}
-            Stage::Waiting { set_at } => {
+            Stage::Waiting { set_at, answered } => {
                 for _ in 0..READS_PER_TURN {
                     let Some(index) = self.to_arm.pop_front() else { break };
                     self.arm(links.to_write(index), now);
@@ -196,9 +246,20 @@ impl Load for FanOut {
                 if !self.to_arm.is_empty() {
                     return Turn::Until(now);
                 }
-                if self.events == all && self.armed == all {
-                    self.rounds.push(Round { last_event: self.last_event, last_data: now - set_at });
-                    if self.rounds.len() == self.rounds_wanted {
+                if self.events_awaited > 0
+                    && answered.is_some_and(|answered| now.saturating_sub(answered) > EVENT_PATIENCE)
+                {
+                    self.give_up_events(links);
+                    self.round_is_whole = false;
+                    return Turn::Until(now);
+                }
+                if self.events_awaited == 0 && self.reads_pending == 0 {
+                    // What a round without all its events took is no time of the server's.
+                    if std::mem::replace(&mut self.round_is_whole, true) {
+                        self.rounds.push(Round { last_event: self.last_event, last_data: now - set_at });
+                    }
+                    self.rounds_done += 1;
+                    if self.was_last(now) {
                         return self.leave(links, now);
                     }
                     self.deadline = now + PATIENCE;
@@ -218,7 +279,7 @@ impl Load for FanOut {
         self.gathering.came(now);
     }
 
-    fn reply(&mut self, link: &mut Link, request: InFlight, reply: &Reply<'_>, _now: Nanos) {
+    fn reply(&mut self, link: &mut Link, request: InFlight, reply: &Reply<'_>, now: Nanos) {
         match request.operation {
             Operation::Session => link.phase = Phase::Idle,
             _ if !reply.code.is_ok() => {
@@ -228,17 +289,26 @@ impl Load for FanOut {
                     reply.code
                 ));
             }
-            Operation::Watch => self.armed += 1,
+            Operation::Watch => self.reads_pending = self.reads_pending.saturating_sub(1),
+            Operation::Set => {
+                if let Stage::Waiting { answered, .. } = &mut self.stage {
+                    *answered = Some(now);
+                }
+            }
             _ => {}
         }
     }
 
     fn event(&mut self, link: &mut Link, _zxid: Zxid, _event: &WatcherEvent<'_>, now: Nanos) {
-        if let Stage::Waiting { set_at } = self.stage {
-            self.events += 1;
-            self.last_event = now - set_at;
-            self.event_times.saturating_record((now - set_at).max(1));
+        if let Stage::Waiting { set_at, .. } = self.stage {
+            // One that was given up and comes late has used up a watch all the same.
             self.to_arm.push_back(link.index);
+            self.reads_pending += 1;
+            if std::mem::take(&mut self.awaited[link.index]) {
+                self.events_awaited -= 1;
+                self.last_event = now - set_at;
+                self.event_times.saturating_record((now - set_at).max(1));
+            }
         }
     }
 

@@ -24,6 +24,7 @@ pub mod keys;
 pub mod layout;
 pub mod link;
 pub mod live;
+pub mod missing;
 pub mod mix;
 pub mod operation;
 pub mod page;

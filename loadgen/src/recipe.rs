@@ -6,6 +6,7 @@ use crate::{
     engine::{Links, Load, Loss, Turn},
     gathering::Gathering,
     link::{Ask, InFlight, Link, Phase},
+    missing::{EVENT_PATIENCE, MissingEvents},
     operation::{Mode, Operation, put_create, put_delete, put_read},
     record::histogram,
     reply::Reply,
@@ -17,6 +18,9 @@ use std::sync::{
 };
 use zkfast_wire::{OpCode, Zxid, jute::Decoder, watch::WatcherEvent};
 
+/// How often overdue events are looked for.
+const CHECK_EVERY: Nanos = 200 * MILLISECOND;
+
 /// One contender.
 #[derive(Clone, Debug, Default)]
 struct Contender {
@@ -24,6 +28,21 @@ struct Contender {
     node: String,
     /// When it queued.
     queued_at: Nanos,
+    /// What it watches, while it waits for the event.
+    watch: Option<Watch>,
+    /// A look at the children is under way.
+    looking: bool,
+}
+
+/// A watch on the node in front.
+#[derive(Clone, Debug)]
+struct Watch {
+    /// Name of the node, without the parent.
+    node: String,
+    /// When it was left, or last looked after.
+    since: Nanos,
+    /// The server has said that it is left.
+    is_left: bool,
 }
 
 /// One lock, or one election.
@@ -38,8 +57,16 @@ struct Group {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Connecting,
-    Running { until: Nanos },
-    Leaving { until: Nanos },
+    Running {
+        until: Nanos,
+    },
+    /// Who still waits looks whether it should have heard by now.
+    Settling {
+        until: Nanos,
+    },
+    Leaving {
+        until: Nanos,
+    },
 }
 
 /// Contenders for locks; link i contends in group i modulo the number of groups.
@@ -62,6 +89,9 @@ pub struct Recipe {
     pub hand_overs: Histogram<u64>,
     /// Two held one lock at the same time.
     pub overlaps: u64,
+    /// Events that never came; their sessions have looked again without them.
+    pub missing: MissingEvents,
+    next_check: Nanos,
     /// Connections lost and requests refused.
     pub failures: Vec<String>,
 }
@@ -83,6 +113,8 @@ impl Recipe {
             waits: histogram(),
             hand_overs: histogram(),
             overlaps: 0,
+            missing: MissingEvents::default(),
+            next_check: 0,
             failures: Vec::new(),
         }
     }
@@ -97,7 +129,7 @@ impl Recipe {
     }
 
     fn queue(&mut self, link: &mut Link, now: Nanos) {
-        self.contenders[link.index] = Contender { node: String::new(), queued_at: now };
+        self.contenders[link.index] = Contender { queued_at: now, ..Contender::default() };
         let path = format!("{}/n-", Self::group_path(&self.root, self.group_of(link.index)));
         let ask = ask(OpCode::Create, Operation::Create, now);
         link.request(now, ask, |out| {
@@ -105,10 +137,43 @@ impl Recipe {
         });
     }
 
-    fn look(&self, link: &mut Link, now: Nanos) {
+    fn look(&mut self, link: &mut Link, now: Nanos) {
+        self.contenders[link.index].looking = true;
         let path = Self::group_path(&self.root, self.group_of(link.index));
         let ask = ask(OpCode::GetChildren, Operation::Children, now);
         link.request(now, ask, |out| put_read(out, |out| out.extend_from_slice(path.as_bytes()), false));
+    }
+
+    /// The children, as they are: whether who still waits for an event should have it by now. The event of a node that is
+    /// gone comes ahead of an answer that shows it gone.
+    fn looked(&mut self, link: &mut Link, names: &[impl AsRef<str>], now: Nanos) {
+        let contender = &mut self.contenders[link.index];
+        contender.looking = false;
+        if let Some(watch) = &mut contender.watch {
+            if names.iter().any(|name| name.as_ref() == watch.node) {
+                watch.since = now;
+                return;
+            }
+            let node = std::mem::take(&mut watch.node);
+            contender.watch = None;
+            let parent = Self::group_path(&self.root, self.group_of(link.index));
+            self.missing.note(link.session.id, &format!("{parent}/{node}"));
+        }
+        if matches!(self.stage, Stage::Running { .. }) {
+            self.decide(link, names, now);
+        }
+    }
+
+    /// Lets everyone look again who has waited for an event for `patience`.
+    fn look_again(&mut self, links: &mut Links, patience: Nanos, now: Nanos) {
+        for index in 0..self.contenders.len() {
+            let Contender { watch: Some(watch), looking: false, .. } = &self.contenders[index] else {
+                continue;
+            };
+            if watch.is_left && now.saturating_sub(watch.since) >= patience && links.all[index].is_ready() {
+                self.look(links.to_write(index), now);
+            }
+        }
     }
 
     /// Whoever has the lowest number holds the lock; the others watch the one in front of them.
@@ -118,6 +183,8 @@ impl Recipe {
         let group = self.group_of(link.index);
         let parent = Self::group_path(&self.root, group);
         if let Some(in_front) = in_front {
+            self.contenders[link.index].watch =
+                Some(Watch { node: in_front.to_owned(), since: now, is_left: false });
             let path = format!("{parent}/{in_front}");
             let ask = ask(OpCode::Exists, Operation::Watch, now);
             link.request(now, ask, |out| put_read(out, |out| out.extend_from_slice(path.as_bytes()), true));
@@ -167,8 +234,19 @@ impl Load for Recipe {
                         self.queue(links.to_write(index), now);
                     }
                 }
+                if now >= self.next_check {
+                    self.next_check = now + CHECK_EVERY;
+                    self.look_again(links, EVENT_PATIENCE, now);
+                }
                 if now >= until || stopped {
                     self.ran = now - self.began;
+                    self.stage = Stage::Settling { until: now + EVENT_PATIENCE };
+                    self.look_again(links, 0, now);
+                }
+            }
+            Stage::Settling { until } => {
+                let looking = |contender: &Contender| contender.looking;
+                if now >= until || !self.contenders.iter().any(looking) {
                     links.close_all(now);
                     self.stage = Stage::Leaving { until: now + 10 * SECOND };
                 }
@@ -197,27 +275,50 @@ impl Load for Recipe {
         if matches!(self.stage, Stage::Leaving { .. }) {
             return;
         }
+        let is_running = matches!(self.stage, Stage::Running { .. });
         let mut decoder = Decoder::new(reply.body);
         match request.operation {
             Operation::Create if reply.code.is_ok() => {
                 let path = decoder.text("CreateResponse.path").unwrap_or_default();
                 path.rsplit('/').next().unwrap_or_default().clone_into(&mut self.contenders[link.index].node);
-                self.look(link, now);
+                if is_running {
+                    self.look(link, now);
+                }
             }
             Operation::Children if reply.code.is_ok() => {
                 let names = decoder.texts("GetChildrenResponse.children").unwrap_or_default();
-                self.decide(link, &names, now);
+                self.looked(link, &names, now);
             }
             // The one in front is there: wait for the event. It is gone already: look again.
-            Operation::Watch if reply.code.is_ok() => {}
-            Operation::Watch => self.look(link, now),
-            Operation::Delete if reply.code.is_ok() => self.queue(link, now),
+            Operation::Watch if reply.code.is_ok() => {
+                if let Some(watch) = &mut self.contenders[link.index].watch {
+                    (watch.since, watch.is_left) = (now, true);
+                }
+            }
+            Operation::Watch => {
+                self.contenders[link.index].watch = None;
+                if is_running {
+                    self.look(link, now);
+                }
+            }
+            Operation::Delete if reply.code.is_ok() => {
+                if is_running {
+                    self.queue(link, now);
+                }
+            }
             operation => self.failures.push(format!("{} was refused: {}", operation.name(), reply.code)),
         }
     }
 
-    fn event(&mut self, link: &mut Link, _zxid: Zxid, _event: &WatcherEvent<'_>, now: Nanos) {
-        if matches!(self.stage, Stage::Running { .. }) {
+    fn event(&mut self, link: &mut Link, _zxid: Zxid, event: &WatcherEvent<'_>, now: Nanos) {
+        let contender = &mut self.contenders[link.index];
+        let node = event.path.rsplit('/').next().unwrap_or_default();
+        if contender.watch.as_ref().is_none_or(|watch| watch.node != node) {
+            // Of a watch that was given up: it has looked again already.
+            return;
+        }
+        contender.watch = None;
+        if matches!(self.stage, Stage::Running { .. }) && !contender.looking {
             self.look(link, now);
         }
     }

@@ -5,10 +5,11 @@ mod fake;
 use clap::Parser;
 use fake::{Fake, Manner};
 use loadgen::{
-    args::CommandLine,
+    args::{Command, CommandLine},
     page::page,
     report::Report,
     run::{self, Second, Watcher},
+    scenario,
 };
 use std::{
     net::TcpListener,
@@ -189,6 +190,51 @@ fn events_that_never_come_are_counted_and_named_and_hold_nobody_up() {
         "{:?}",
         report.remarks
     );
+}
+
+fn scenario_with(line: &str, hosts: &str) -> scenario::Outcome {
+    let words = ["loadgen", "scenario", "--hosts", hosts].into_iter().chain(line.split(' '));
+    let Some(Command::Scenario(arguments)) = CommandLine::try_parse_from(words).unwrap().command else {
+        panic!("a scenario");
+    };
+    let named = scenario::find(arguments.name.as_deref().unwrap()).unwrap();
+    scenario::run(named, &arguments, &Arc::default(), &mut Calls::default()).unwrap()
+}
+
+/// Danger: one event that is lost hangs a scenario, or leaves it standing still and content.
+#[test]
+fn scenarios_go_on_without_the_events_that_never_come_and_name_them() {
+    // All at once, because each waits for some seconds.
+    let runs = [
+        ("config-push -c 20 -d 1s", "/nodes"),
+        ("service-discovery -c 20 -d 1s", "/nodes"),
+        ("election -c 10 -d 7s", "/nodes/g00000/n-"),
+        // Ends while everybody waits: the last look finds it.
+        ("lock -c 8 -d 1s", "/nodes/g0000"),
+    ]
+    .map(|(line, path)| {
+        thread::spawn(move || {
+            let outcome = scenario_with(line, &Fake::start(Manner::LosesEvents).address);
+            let shown = outcome.show();
+            assert!(!outcome.is_clean() && shown.contains("watch event(s) never came"), "{shown}");
+            assert!(shown.contains("session 0x") && shown.contains(path), "{shown}");
+            let honest = scenario_with(&line.replace("7s", "1s"), &Fake::start(Manner::Honest).address);
+            assert!(honest.is_clean(), "{}", honest.show());
+            shown
+        })
+    });
+    let [_, _, election, _] = runs.map(|run| run.join().unwrap());
+    let missing: u64 = election.split("FAILED: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(missing > 1, "it has gone on after the first one: {election}");
+}
+
+/// Danger: a length that is asked for is not kept.
+#[test]
+fn a_fan_out_lasts_as_long_as_it_is_told() {
+    let fake = Fake::start(Manner::Honest);
+    let begun = std::time::Instant::now();
+    let outcome = scenario_with("config-push -c 4 -d 1500ms", &fake.address);
+    assert!(outcome.is_clean() && begun.elapsed() > Duration::from_millis(1500), "{}", outcome.show());
 }
 
 /// Danger: the connection that was to make a watch fire is lost, and the one that watches waits for ever.

@@ -7,7 +7,7 @@ use crate::{
     client::Client,
     clock::{Clock, SECOND, nanos},
     engine::{Engine, Load},
-    fan_out::{FanOut, Watched},
+    fan_out::{Extent, FanOut, Watched},
     hosts::Hosts,
     link::Link,
     recipe::Recipe,
@@ -70,13 +70,14 @@ impl Stage<'_> {
     }
 
     pub(super) fn fan_out(&self, watched: Watched, outcome: &mut Outcome) -> anyhow::Result<()> {
-        const ROUNDS: usize = 50;
         let (began, took) = (Instant::now(), Arc::new(Mutex::new(Duration::ZERO)));
         let noted = took.clone();
         let on_connected = Box::new(move || *noted.lock().expect("nobody panics with it") = began.elapsed());
-        let load = FanOut::new(self.root.clone(), watched, 100, ROUNDS, on_connected, self.stop.clone());
+        let extent = Extent::Time(nanos(self.arguments.duration));
+        let load = FanOut::new(self.root.clone(), watched, 100, extent, on_connected, self.stop.clone());
         let load = self.engine(SESSION_TIMEOUT_MS, load)?.run()?;
         outcome.fail(load.failure);
+        outcome.fail(load.missing.failure());
         if load.rounds.is_empty() {
             return Ok(());
         }
@@ -114,6 +115,7 @@ impl Stage<'_> {
         if load.overlaps > 0 {
             outcome.fail([format!("two held one lock at the same time, {} times", load.overlaps)]);
         }
+        outcome.fail(load.missing.failure());
         outcome.fail(load.failures);
         Ok(())
     }

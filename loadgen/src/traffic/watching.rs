@@ -5,9 +5,10 @@
 
 use super::{Errand, Traffic};
 use crate::{
-    clock::{MILLISECOND, Nanos, SECOND},
+    clock::{MILLISECOND, Nanos},
     engine::{Links, Loss},
     link::{Ask, InFlight, Link},
+    missing::EVENT_PATIENCE,
     mix::{Pace, Plan},
     operation::{Operation, put_read, put_set},
     reply::Reply,
@@ -23,8 +24,6 @@ pub(super) const WATCHED_FROM: u64 = 1 << 62;
 const CYCLES_LIMIT: usize = 100;
 /// The same in an open loop, where there is no other number to take it from.
 const CYCLES_OF_OPEN_LOOP: usize = 16;
-/// How long an event may take behind the answer to the set that causes it. A server that lags may need some of it.
-const EVENT_PATIENCE: Nanos = 5 * SECOND;
 /// How often overdue events are looked for.
 const LOOK_EVERY: Nanos = 200 * MILLISECOND;
 /// Name under which an event that never came is counted.

@@ -61,8 +61,8 @@ struct Nodes {
     sequence: i32,
     writes: u64,
     events: u64,
-    /// Data watches: by path, the connections that left them.
-    watches: BTreeMap<String, Vec<Wire>>,
+    /// Watches, by path and whether they are on the children: the connections that left them.
+    watches: BTreeMap<(String, bool), Vec<Wire>>,
 }
 
 /// The server. It runs until the test process ends.
@@ -238,6 +238,7 @@ impl Fake {
         if !(of_the_load && self.lies(nodes, Manner::ForgetsCreates, 10)) {
             nodes.by_path.insert(path.clone(), (data.to_vec(), stat));
         }
+        self.fire_parent(nodes, &path, zxid);
         Ok(path)
     }
 
@@ -252,7 +253,14 @@ impl Fake {
             *stat = new;
             *own = data.to_vec();
         }
-        for watcher in nodes.watches.remove(path).unwrap_or_default() {
+        // Type 3 is a change of data.
+        self.fire(nodes, path, false, 3, zxid);
+        Some(if old_stat { before } else { new })
+    }
+
+    /// Sends the event of this type to whoever watches `path`, or its children.
+    fn fire(&self, nodes: &mut Nodes, path: &str, children: bool, kind: i32, zxid: i64) {
+        for watcher in nodes.watches.remove(&(path.to_owned(), children)).unwrap_or_default() {
             nodes.events += 1;
             if self.manner == Manner::LosesEvents && nodes.events.is_multiple_of(10) {
                 continue;
@@ -260,15 +268,20 @@ impl Fake {
             let mut out = Vec::new();
             let header = ReplyHeader { xid: Xid::NOTIFICATION, zxid: Zxid(zxid), err: ErrorCode::OK };
             reply::write(&mut out, header, |out| {
-                // Type 3 is a change of data, state 3 a connected session.
-                out.put_i32(3);
+                out.put_i32(kind);
+                // State 3 is a connected session.
                 out.put_i32(3);
                 put_text(out, path);
             });
             // A watcher that is gone hears nothing.
             let _ = watcher.lock().unwrap().write_all(&out);
         }
-        Some(if old_stat { before } else { new })
+    }
+
+    /// The children of its parent have changed.
+    fn fire_parent(&self, nodes: &mut Nodes, path: &str, zxid: i64) {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+        self.fire(nodes, &parent, true, 4, zxid);
     }
 
     fn act(
@@ -284,6 +297,9 @@ impl Fake {
             reply.encode(&mut out);
             (ErrorCode::OK, Some(out))
         };
+        let watch = |nodes: &mut Nodes, path: &str, children| {
+            nodes.watches.entry((path.to_owned(), children)).or_default().push(wire.clone());
+        };
         match request {
             Request::Create(_, create) => {
                 let data = create.data.unwrap_or_default();
@@ -293,7 +309,11 @@ impl Fake {
                 }
             }
             Request::Delete(delete) => match nodes.by_path.remove(delete.path.as_ref()) {
-                Some(_) => (ErrorCode::OK, None),
+                Some(_) => {
+                    self.fire(nodes, &delete.path, false, 2, zxid);
+                    self.fire_parent(nodes, &delete.path, zxid);
+                    (ErrorCode::OK, None)
+                }
                 None => (ErrorCode::NO_NODE, None),
             },
             Request::SetData(set) => match self.set(nodes, &set.path, set.data.unwrap_or_default(), zxid) {
@@ -302,18 +322,26 @@ impl Fake {
             },
             Request::GetData(read) => {
                 if read.watch {
-                    nodes.watches.entry(read.path.to_string()).or_default().push(wire.clone());
+                    watch(nodes, &read.path, false);
                 }
                 match nodes.by_path.get(read.path.as_ref()) {
                     Some((data, stat)) => encode(Reply::Data(Some(data), *stat)),
                     None => (ErrorCode::NO_NODE, None),
                 }
             }
-            Request::Exists(read) => match nodes.by_path.get(read.path.as_ref()) {
-                Some((_, stat)) => encode(Reply::Stat(*stat)),
-                None => (ErrorCode::NO_NODE, None),
-            },
-            Request::GetChildren(read) => {
+            Request::Exists(read) => {
+                if read.watch {
+                    watch(nodes, &read.path, false);
+                }
+                match nodes.by_path.get(read.path.as_ref()) {
+                    Some((_, stat)) => encode(Reply::Stat(*stat)),
+                    None => (ErrorCode::NO_NODE, None),
+                }
+            }
+            Request::GetChildren(read) | Request::GetChildren2(read) => {
+                if read.watch {
+                    watch(nodes, &read.path, true);
+                }
                 if !nodes.by_path.contains_key(read.path.as_ref()) {
                     return (ErrorCode::NO_NODE, None);
                 }
