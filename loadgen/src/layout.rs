@@ -58,7 +58,7 @@ fn is_own(client: &mut Client, root: &str) -> anyhow::Result<bool> {
 }
 
 /// Lays out what the plan needs, until `stop`. Nodes that exist already are kept; those whose value has another size than
-/// this run wants are set, so that reads have the size that was asked for. What earlier loads have created goes.
+/// this run wants are set, so that reads have the size that was asked for; to verify, all are. What earlier loads have created goes.
 ///
 /// # Errors
 /// If the server refuses a node for any other reason.
@@ -72,7 +72,7 @@ pub fn prepare(
     for path in plan.keys.directories() {
         client.ensure_node(&path)?;
     }
-    let values = Values::new(plan.values, plan.seed);
+    let values = Values::new(plan.values, plan.seed).renewing(plan.verify);
     let uses = |operations: &[Operation]| operations.iter().any(|operation| plan.pace.has(*operation));
     if uses(&[Operation::Set, Operation::Get, Operation::Exists, Operation::Multi]) {
         create_all(client, plan.keys.count, |key, out| plan.keys.put(key, out), &values, stop)?;
@@ -106,18 +106,28 @@ pub fn prepare(
     Ok(())
 }
 
+/// What the first values are made of.
+pub const FIRST_BYTE: u8 = b'.';
+
 /// The first value of each node: its size comes from the range, by the number of the node and the seed.
 #[derive(Debug)]
 pub struct Values {
     range: ByteRange,
     seed: u64,
     bytes: Vec<u8>,
+    /// Nodes that exist already are set, whatever they hold.
+    renews: bool,
 }
 
 impl Values {
     /// Values of the sizes of `range`.
     pub fn new(range: ByteRange, seed: u64) -> Self {
-        Self { range, seed, bytes: vec![b'.'; range.most] }
+        Self { range, seed, bytes: vec![FIRST_BYTE; range.most], renews: false }
+    }
+
+    /// The same, for a run that must know what is in every node.
+    pub fn renewing(self, renews: bool) -> Self {
+        Self { renews, ..self }
     }
 
     /// The value of node `number`.
@@ -180,7 +190,7 @@ fn create_some(
             |index, _, body| {
                 let number = existing[index as usize];
                 let size = Stat::decode(&mut Decoder::new(body)).map_or(-1, |stat| stat.data_length);
-                if usize::try_from(size) != Ok(values.of(number).len()) {
+                if values.renews || usize::try_from(size) != Ok(values.of(number).len()) {
                     unlike.push(number);
                 }
             },

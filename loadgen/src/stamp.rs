@@ -49,7 +49,7 @@ pub fn template(seed: u64, core: usize, most: usize) -> Vec<u8> {
 }
 
 /// The values that the cores of a run write.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Expectation {
     templates: Vec<Vec<u8>>,
 }

@@ -14,7 +14,7 @@ use crate::{
     operation::Operation,
     record::{Measured, Recorder, Window},
     reply::Reply,
-    stamp,
+    stamp::{self, Expectation},
     verify::Witness,
 };
 use std::{
@@ -192,7 +192,9 @@ impl Traffic {
         let value = stamp::template(plan.seed, core, plan.values.most);
         Self {
             chooser: Chooser::new(plan.keys.count, plan.popularity),
-            witness: plan.verify.then(Box::default),
+            witness: plan
+                .verify
+                .then(|| Box::new(Witness::of(Expectation::new(plan.seed, shared.cores, plan.values.most)))),
             shared,
             phases,
             stage: Stage::Connecting,

@@ -4,6 +4,8 @@
 //! [`Witness::read_back`] reads everything that was acknowledged. Checked:
 //! - zxids never go back within a session, and the reply to a set has the zxid of the set;
 //! - a session never reads an older version of a node than it has read or written before, and versions grow with mzxids;
+//! - each value that is read is one that was written, and that of the set whose mzxid and version it bears;
+//! - the list of children that nobody changes is whole each time;
 //! - the versions of a node grow by one from set to set;
 //! - names and numbers of sequential nodes are unique, and the numbers grow with the zxids;
 //! - an ephemeral node is there while its session lives, is owned by it, and is gone with it;
@@ -18,6 +20,9 @@ use crate::{
     stamp::{Expectation, Stamp},
     traffic::{put_created_path, put_ephemeral_directory, put_sequence_path},
 };
+mod reading;
+
+use reading::List;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use zkfast_wire::{ErrorCode, OpCode, SessionId, Stat, Zxid, jute::Decoder};
 
@@ -116,6 +121,10 @@ pub struct Witness {
     created: HashMap<u64, Vec<Fate>>,
     /// Sessions, and whether their end was acknowledged.
     sessions: HashMap<SessionId, bool>,
+    /// What the cores of the run write.
+    values: Expectation,
+    /// The children of the list, as they were first seen.
+    list: Option<List>,
 }
 
 impl Witness {

@@ -163,6 +163,8 @@ fn lies_are_found() {
         (Manner::WrongOwner, "ephemeral", "an ephemeral node has another owner"),
         (Manner::KeepsEphemerals, "ephemeral", "an ephemeral node outlives its session"),
         (Manner::LosesEvents, "watch", "a watch never fired"),
+        (Manner::GarblesReads, "get", "a read value is none that was written"),
+        (Manner::GarblesReads, "get=2,set=1", "a read value is none that was written"),
     ] {
         let fake = Fake::start(manner);
         let line =

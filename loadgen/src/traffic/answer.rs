@@ -82,10 +82,19 @@ impl Traffic {
                 }
                 Err(error) => witness.findings.violation("a reply does not decode", || error.to_string()),
             },
-            Operation::Get => match data_stat(reply) {
-                Some(stat) => witness.read(connection, key, &stat, request.operation.name()),
+            Operation::Get => match data_and_stat(reply) {
+                Some((data, stat)) => {
+                    witness.read(connection, key, &stat, request.operation.name());
+                    witness.value(connection, Some(key), data, &stat);
+                }
                 None => witness.findings.violation("a reply does not decode", || "getData".to_owned()),
             },
+            Operation::Watch => {
+                if let Some((data, stat)) = data_and_stat(reply) {
+                    witness.value(connection, None, data, &stat);
+                }
+            }
+            Operation::Children => witness.listed(connection, reply.body),
             Operation::Exists => match Stat::decode(&mut Decoder::new(reply.body)) {
                 Ok(stat) => witness.read(connection, key, &stat, request.operation.name()),
                 Err(error) => witness.findings.violation("a reply does not decode", || error.to_string()),
@@ -155,7 +164,11 @@ impl Traffic {
 
 /// The stat behind the data of a getData reply.
 pub(super) fn data_stat(reply: &Reply<'_>) -> Option<Stat> {
+    data_and_stat(reply).map(|(_, stat)| stat)
+}
+
+fn data_and_stat<'a>(reply: &Reply<'a>) -> Option<(&'a [u8], Stat)> {
     let mut decoder = Decoder::new(reply.body);
-    decoder.buffer("GetDataResponse.data").ok()?;
-    Stat::decode(&mut decoder).ok()
+    let data = decoder.buffer("GetDataResponse.data").ok()?.unwrap_or_default();
+    Some((data, Stat::decode(&mut decoder).ok()?))
 }

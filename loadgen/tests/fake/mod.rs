@@ -48,6 +48,8 @@ pub enum Manner {
     WrongOwner,
     /// Ephemeral nodes stay when their session ends.
     KeepsEphemerals,
+    /// Each 50th value that is read has a wrong byte.
+    GarblesReads,
     /// Each 10th event is never sent.
     LosesEvents,
 }
@@ -324,8 +326,16 @@ impl Fake {
                 if read.watch {
                     watch(nodes, &read.path, false);
                 }
+                let garbles = read.path.contains("/keys/") && self.lies(nodes, Manner::GarblesReads, 50);
                 match nodes.by_path.get(read.path.as_ref()) {
-                    Some((data, stat)) => encode(Reply::Data(Some(data), *stat)),
+                    Some((data, stat)) => {
+                        let mut data = data.clone();
+                        if let Some(byte) = data.get_mut(30).filter(|_| garbles) {
+                            *byte ^= 0x55;
+                        }
+                        let stat = Stat { data_length: data.len() as i32, ..*stat };
+                        encode(Reply::Data(Some(&data), stat))
+                    }
                     None => (ErrorCode::NO_NODE, None),
                 }
             }
