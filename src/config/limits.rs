@@ -100,8 +100,9 @@ pub const READ_CHUNK_BYTES: usize = 64 << 10;
 /// closed with a log line that names session, path and size.
 pub const FRAME_BYTES_DEFAULT: u32 = 0xf_ffff;
 
-/// Below this `jute.maxbuffer` would refuse a handshake with a password and a path of ordinary length.
-pub const FRAME_BYTES_MIN: u32 = 1024;
+/// Small values of `jute.maxbuffer` are obeyed, as Apache obeys them: below 45 no handshake with a password fits, and
+/// nobody can connect. So it is with less than nothing, which counts as this.
+pub const FRAME_BYTES_MIN: u32 = 0;
 
 /// Above this one request would hold more memory than a whole log segment of the default size.
 pub const FRAME_BYTES_MAX: u32 = 64 << 20;

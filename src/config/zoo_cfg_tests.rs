@@ -89,6 +89,7 @@ fn what_will_have_no_effect_is_named_and_what_is_known_is_not() {
     check("autopurge.snapRetainCount=1", &["3 snapshots"]);
     check("tickTime=1000\ntickTime=2000", &["line 3", "line 4"]);
     check("jute.maxbuffer=5000000", &["Apache ignores"]);
+    check("jute.maxbuffer=-1", &["0 is used"]);
     check("dataLogDir=logs", &["relative"]);
 }
 
@@ -102,6 +103,9 @@ fn java_flags_count_and_the_file_wins_over_them() {
         .expect("good");
     assert_eq!((cfg.frame_bytes_limit, cfg.snap_count, cfg.prealloc_kib), (0x40_0000, 77, 128));
     assert!(!cfg.force_sync && cfg.skip_acl && cfg.whitelist.allows("mntr"));
+    let flags = JavaFlags::parse("-Djute.maxbuffer=1000", "");
+    let cfg = ZooCfg::parse(None, b"dataDir=/d\n", &flags, None).unwrap();
+    assert_eq!(cfg.frame_bytes_limit, 1000, "small values are obeyed");
 }
 
 fn with_my_id(text: &str, my_id: Option<&str>) -> Result<ZooCfg, ConfigError> {

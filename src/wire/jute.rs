@@ -134,7 +134,7 @@ impl<'a> Decoder<'a> {
         // Almost every string is good, and is checked faster alone than while it is searched for what is to be replaced.
         Ok(Some(match str::from_utf8(bytes) {
             Ok(text) => Cow::Borrowed(text),
-            Err(_) => String::from_utf8_lossy(bytes),
+            Err(_) => java_text(bytes).into(),
         }))
     }
 
@@ -214,6 +214,29 @@ pub fn put_count(out: &mut impl BufMut, count: usize) {
     out.put_i32(i32::try_from(count).expect("a jute vector has fewer than 2^31 elements"));
 }
 
+/// Bytes that are not all UTF-8, read as Java does: U+FFFD for each broken piece, but one alone for what stands for half
+/// of a surrogate pair, whole or cut off (`ED A0..BF`, and one byte more).
+fn java_text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut of_surrogate = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.valid().is_empty() {
+            of_surrogate = 0;
+        }
+        of_surrogate = match (of_surrogate, chunk.invalid()) {
+            (_, []) => 0,
+            (1, [0xa0..=0xbf]) => 2,
+            (2, [0x80..=0xbf]) => 0,
+            (_, [first, ..]) => {
+                text.push(char::REPLACEMENT_CHARACTER);
+                u8::from(*first == 0xed)
+            }
+        };
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,11 +278,27 @@ mod tests {
         }
     }
 
-    /// J3.
+    /// J3. The expectations are those of `new String(bytes, UTF_8)` of Java 17.
     #[test]
     fn invalid_utf8_reads_as_java_reads_it() {
-        let mut out = Vec::new();
-        put_buffer(&mut out, Some(b"/a\xff"));
-        assert_eq!(Decoder::new(&out).text("path").unwrap(), "/a\u{fffd}");
+        for (bytes, expected) in [
+            (&b"/a\xff"[..], "/a\u{fffd}"),
+            (b"/\xed\xa0\x80", "/\u{fffd}"),
+            (b"/\xed\xbf\xbfb", "/\u{fffd}b"),
+            (b"\xed\xa0\x80\xed\xb0\x80", "\u{fffd}\u{fffd}"),
+            (b"\xed\xa0b", "\u{fffd}b"),
+            (b"\xed\xa0", "\u{fffd}"),
+            (b"\xed", "\u{fffd}"),
+            (b"\xedb\xa0", "\u{fffd}b\u{fffd}"),
+            (b"\xed\xa0\x80\x80", "\u{fffd}\u{fffd}"),
+            (b"\xe0\x80\x80", "\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xc0\x80", "\u{fffd}\u{fffd}"),
+            (b"\xe2\x82", "\u{fffd}"),
+            (b"\xf4\x90\x80\x80", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+        ] {
+            let mut out = Vec::new();
+            put_buffer(&mut out, Some(bytes));
+            assert_eq!(Decoder::new(&out).text("path").unwrap(), expected, "{bytes:x?}");
+        }
     }
 }

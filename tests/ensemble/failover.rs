@@ -76,7 +76,8 @@ fn a_frozen_leader_that_wakes_up_leads_no_more() {
 }
 
 /// Danger: a server that stands still for a while, or wakes up in a world that went on without it, loses, invents or
-/// splits something. Freezes any server for as long as it takes from below to above syncLimit.
+/// splits something. Freezes any server for as long as it takes from below to above syncLimit. Clients of a frozen one
+/// come back through another with their sessions (S10), none of which may be lost.
 #[test]
 fn frozen_servers_lose_nothing() {
     let cluster = Cluster::start(&[Kind::under_test(); 3], Shape::default());

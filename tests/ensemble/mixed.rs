@@ -89,6 +89,7 @@ fn mix(kinds: &[Kind; 3], sync: Sync) {
 }
 
 /// Danger: the two kinds do not agree on a packet, a vote or a digest, and the ensemble falls apart or its trees differ.
+/// Apache's NEWLEADER has a configuration in it (G36).
 #[test]
 fn one_zkfast_beside_two_of_apache() {
     mix(&[Kind::Apache, Kind::Apache, zkfast()], Sync::Diff);

@@ -164,7 +164,7 @@ fn garbage_closes_its_link() {
     assert_eq!(host.link(), Some(link));
 }
 
-/// Danger: a learner that stops reading makes the leader keep all that it ever sent.
+/// Danger: a learner that stops reading makes the leader keep all that it ever sent (R17).
 #[test]
 fn a_learner_that_never_reads_is_closed() {
     let ensemble = ensemble(1);

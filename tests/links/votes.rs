@@ -111,7 +111,7 @@ fn greetings_and_votes_may_come_in_any_pieces() {
     run(&mut [&mut host], "an old server", |hosts| hosts[0].has(&Event::PeerUp { peer: ServerId(8) }));
 }
 
-/// Danger: a stranger on the election port costs memory, or a place that a server needs.
+/// Danger: a stranger on the election port costs memory, or a place that a server needs (R19).
 #[test]
 fn strangers_are_shown_the_door() {
     let ensemble = ensemble(2);

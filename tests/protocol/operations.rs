@@ -296,6 +296,19 @@ fn the_configuration_node_is_there_and_empty() {
     assert_eq!(client.call(OpCode::Reconfig, &reconfig), Err(-123));
 }
 
+/// OP30 (G37): a client that asks for the server's own createSession gets -6, and no session.
+#[test]
+fn only_the_server_makes_sessions() {
+    let (_home, server, mut client) = start();
+    let before = server.monitor("zk_global_sessions");
+    client.submit_code(OpCode::CreateSession.to_i32(), &10_000_i32.to_be_bytes());
+    client.flush().expect("a packet");
+    let answer = client.next();
+    assert!(matches!(answer, Some(Incoming::Reply { err: -6, .. })), "{answer:?}");
+    assert!(matches!(client.try_next(), Ok(None) | Err(_)), "and then the end");
+    assert_eq!(server.monitor("zk_global_sessions"), before);
+}
+
 /// C26, S6, E21. Danger: a session that is over still reads or writes. Apache answers what stands behind a closeSession
 /// with -112 or not at all; here it is never answered.
 #[test]

@@ -12,7 +12,10 @@
 //! - ZOOKEEPER-3127, an image that held half of a multi: an image is taken between two transactions.
 
 use super::{
-    peers::{self, Client, Dice, Incoming, Kind, Server, Settings, client},
+    peers::{
+        self, Client, Dice, Incoming, Kind, Server, Settings,
+        client::{self, Handshake},
+    },
     start,
 };
 use bytes::BufMut;
@@ -189,6 +192,47 @@ fn a_packet_may_be_as_long_as_jute_maxbuffer_and_no_longer() {
     // The server may close before all of it is sent.
     let _ = client.flush();
     assert!(matches!(client.try_next(), Ok(None) | Err(_)), "closed without a reply");
+}
+
+/// R1: a small limit holds as it is given, for the handshake too. Danger: who set it to protect the server is not
+/// protected.
+#[test]
+fn a_small_jute_maxbuffer_is_obeyed() {
+    for (limit, bytes, is_taken) in [(1000, 1000, true), (1000, 1001, false), (45, 45, true), (44, 0, false)]
+    {
+        let home = peers::directory();
+        let settings =
+            Settings { java_flags: vec![format!("-Djute.maxbuffer={limit}")], ..Settings::default() };
+        let server = Server::start(Kind::under_test(), home.path(), &settings);
+        let handshake = Handshake::new(10_000);
+        assert_eq!(handshake.frame().len(), 4 + 45);
+        let Ok(mut client) = Client::handshake(server.address, &handshake) else {
+            assert!(limit == 44, "no handshake with {limit}");
+            continue;
+        };
+        let path = "x".repeat(bytes - 8 - 4 - 1);
+        client.submit(OpCode::Exists, &client::path_watch(&format!("/{}", &path[1..]), false));
+        client.flush().expect("one packet");
+        match client.try_next() {
+            Ok(Some(Incoming::Reply { err: -101, .. })) => assert!(is_taken, "{bytes} with {limit}"),
+            Ok(None) | Err(_) => assert!(!is_taken, "{bytes} with {limit}"),
+            other => panic!("{bytes} with {limit}: {other:?}"),
+        }
+    }
+}
+
+/// J3: what is no UTF-8 comes back as Java's reader replaces it: half of a surrogate pair is one U+FFFD.
+#[test]
+fn bytes_that_are_no_text_are_replaced_as_java_does() {
+    let (_home, _server, mut client) = start();
+    for (bytes, expected) in
+        [(&b"/\xed\xa0\x80"[..], "/\u{fffd}"), (b"/\xe0\x80\x80", "/\u{fffd}\u{fffd}\u{fffd}")]
+    {
+        let mut body = Vec::new();
+        jute::put_buffer(&mut body, Some(bytes));
+        let echo = client.call(OpCode::Sync, &body).expect("sync takes any path");
+        assert_eq!(Decoder::new(&echo).text("path").expect("a path"), expected);
+    }
 }
 
 /// G40 (T26): a list of children is a set; whoever takes it for sorted works with one server by chance.

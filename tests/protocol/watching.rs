@@ -162,3 +162,30 @@ fn a_new_connection_begins_without_watches_and_names_its_own() {
     let expected = [(CREATED, "/new"), (CREATED, "/old/c"), (CHILDREN, "/old")];
     assert_eq!(events(&mut again), of(&expected));
 }
+
+/// R10. Danger: watches cost so much memory that a server with many clients runs out of it. 100,000 watches by default;
+/// `ZKFAST_WATCHES=1000000 cargo test --release --test protocol watches_take_little -- --nocapture` measures a million.
+#[test]
+fn watches_take_little_memory() {
+    const AT_ONCE: usize = 10_000;
+    let (_home, server, mut client) = start();
+    let count: usize = std::env::var("ZKFAST_WATCHES")
+        .map_or(100_000, |text| text.parse().expect("ZKFAST_WATCHES is a number"));
+    let before = server.resident_kib();
+    for first in (0..count).step_by(AT_ONCE) {
+        let mut body = Vec::new();
+        body.put_i64(0);
+        jute::put_count(&mut body, 0);
+        jute::put_count(&mut body, AT_ONCE);
+        (first..first + AT_ONCE).for_each(|n| jute::put_text(&mut body, &format!("/watched/node-{n:010}")));
+        jute::put_count(&mut body, 0);
+        client.call(OpCode::SetWatches, &body).expect("watches on absent nodes");
+    }
+    let held: usize = server.monitor("zk_watch_count").expect("a figure").parse().expect("a number");
+    assert_eq!(held, count.next_multiple_of(AT_ONCE));
+    let grown = server.resident_kib() - before;
+    println!("{held} watches on as many paths of 24 bytes: {} MB resident", grown * 1024 / 1_000_000);
+    // Beside the watches, the buffers of the connection and of the reading core.
+    assert!(grown < (16 << 10) + held as u64 / 4, "{grown} KiB for {held} watches");
+    client.close();
+}

@@ -2,10 +2,12 @@
 
     kazoo_recipes.py HOST:PORT STORY
 
-Every story has several clients with sessions of their own, checks what its recipe promises and prints "ok STORY". A
+Who dies in a story dies by SIGKILL, in a process of its own: nobody closes its session, which has to expire. Every story has several clients with sessions of their own, checks what its recipe promises and prints "ok STORY". A
 promise that is broken is an AssertionError.
 """
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -37,6 +39,53 @@ class Clients:
         for client in self.all:
             client.stop()
             client.close()
+
+
+# Of a client that dies, in seconds; its lock or entry must stay taken nearly that long, and be free soon after.
+MORTAL_TIMEOUT_S = 4
+
+
+class Mortal:
+    """A client in a process of its own that takes hold of something, says "ready" and waits to be killed."""
+
+    def __init__(self, hosts, story):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, hosts, story], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout.readline() == "ready\n", "a client that is to die has not come so far"
+
+    def __enter__(self):
+        return self
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __exit__(self, *_):
+        self.kill()
+
+
+def wait_for_death():
+    print("ready", flush=True)
+    # The parent holds the other end: should it die first, nobody is left behind.
+    sys.stdin.read()
+    os._exit(1)
+
+
+def hold_lock(hosts):
+    """Takes the lock and dies with it."""
+    client = KazooClient(hosts=hosts, timeout=MORTAL_TIMEOUT_S)
+    client.start(timeout=DEADLINE_S)
+    Lock(client, "/lock").acquire()
+    wait_for_death()
+
+
+def hold_entry(hosts):
+    """Takes an entry and dies before it has consumed it."""
+    client = KazooClient(hosts=hosts, timeout=MORTAL_TIMEOUT_S)
+    client.start(timeout=DEADLINE_S)
+    assert LockingQueue(client, "/locking").get(DEADLINE_S) is not None
+    wait_for_death()
 
 
 def together(work, clients):
@@ -76,21 +125,40 @@ def lock(hosts):
     with Clients(hosts, 6) as clients:
         together(work, clients)
         assert len(entered) == 48
-        dying, waiting = clients[0], clients[1]
-        Lock(dying, "/lock").acquire()
-        got = threading.Event()
+        for how in ("killed", "closed"):
+            waiting = clients[1]
+            got, let_go = threading.Event(), threading.Event()
 
-        def wait():
-            Lock(waiting, "/lock").acquire()
-            got.set()
+            def wait():
+                with Lock(waiting, "/lock"):
+                    got.set()
+                    let_go.wait(DEADLINE_S)
 
-        threading.Thread(target=wait, daemon=True).start()
-        # Polled: nobody tells when somebody else has got in line.
-        while len(waiting.get_children("/lock")) < 2:
-            time.sleep(0.01)
-        assert not got.is_set()
-        dying.stop()
-        assert got.wait(DEADLINE_S), "the lock of a closed session stays taken"
+            def get_in_line():
+                waiter = threading.Thread(target=wait, daemon=True)
+                waiter.start()
+                # Polled: nobody tells when somebody else has got in line.
+                while len(waiting.get_children("/lock")) < 2:
+                    time.sleep(0.01)
+                assert not got.is_set()
+                return waiter
+
+            if how == "killed":
+                with Mortal(hosts, "hold_lock") as holder:
+                    waiter = get_in_line()
+                    holder.kill()
+                    killed = time.monotonic()
+                    assert got.wait(DEADLINE_S), "the lock of a dead client stays taken"
+                    held = time.monotonic() - killed
+                    # It pinged at the latest a third of its timeout before.
+                    assert held > MORTAL_TIMEOUT_S / 2, "free after %.1f s: its session has not expired" % held
+            else:
+                Lock(clients[0], "/lock").acquire()
+                waiter = get_in_line()
+                clients[0].stop()
+                assert got.wait(DEADLINE_S), "the lock of a closed session stays taken"
+            let_go.set()
+            waiter.join(DEADLINE_S)
 
 
 def election(hosts):
@@ -132,9 +200,10 @@ def queue(hosts):
         # One that only consumes what it took: the entry of a consumer that dies comes back.
         for entry in range(10):
             LockingQueue(clients[0], "/locking").put(b"%d" % entry)
-        LockingQueue(clients[5], "/locking").get(DEADLINE_S)
-        clients[5].stop()
         consumed = []
+        with Mortal(hosts, "hold_entry") as consumer:
+            assert len(clients[0].get_children("/locking/taken")) == 1
+            consumer.kill()
 
         def consume(_, client):
             own = LockingQueue(client, "/locking")
@@ -243,6 +312,7 @@ def cache(hosts):
 
 
 STORIES = {story.__name__: story for story in (lock, election, queue, counter, party, barrier, cache)}
+STORIES.update({story.__name__: story for story in (hold_lock, hold_entry)})
 
 if __name__ == "__main__":
     STORIES[sys.argv[2]](sys.argv[1])
