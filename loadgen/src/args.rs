@@ -21,7 +21,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
     version,
     args_conflicts_with_subcommands = true,
     max_term_width = 110,
-    after_help = "The exit code is 0 if all is well, 1 if --verify or a budget failed, 2 if it could not be done."
+    after_help = "The exit code is 0 if all is well, 1 if --verify or a budget failed, nothing succeeded or the server was gone at \
+                  the end, 2 if it could not be done."
 )]
 pub struct CommandLine {
     /// What else than a plain run.

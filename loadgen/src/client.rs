@@ -20,6 +20,8 @@ use zkfast_wire::{
 
 /// Largest reply: the children of a node with some million of them.
 const FRAME_BYTES_LIMIT: usize = 256 << 20;
+/// Largest request that a server takes unless it was told otherwise: jute.maxbuffer.
+pub const REQUEST_BYTES_USUAL: usize = 0xF_FFFF;
 /// How long a server may take to answer a request before it counts as dead.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it may take to accept and to answer the handshake.
@@ -38,6 +40,9 @@ pub struct Client {
     input: Vec<u8>,
     taken: usize,
     xid: i32,
+    name: String,
+    /// Size of the largest request so far in bytes.
+    largest: usize,
     /// What the server negotiated.
     pub welcome: ConnectResponse,
 }
@@ -70,7 +75,16 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         let welcome = ConnectResponse::refused(None);
-        let mut client = Self { stream, out: Vec::new(), input: Vec::new(), taken: 0, xid: 1, welcome };
+        let mut client = Self {
+            stream,
+            out: Vec::new(),
+            input: Vec::new(),
+            taken: 0,
+            xid: 1,
+            name: name.clone(),
+            largest: 0,
+            welcome,
+        };
         let hello = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: Zxid::ZERO,
@@ -122,8 +136,8 @@ impl Client {
         body: impl FnOnce(&mut Vec<u8>),
     ) -> anyhow::Result<(ErrorCode, Vec<u8>)> {
         self.push(op, body);
-        self.send()?;
-        self.next_reply()
+        let reply = self.send().and_then(|()| self.next_reply());
+        reply.map_err(|error| self.told(op, error))
     }
 
     /// Sends `count` requests, at most 1,000 ahead of their replies, and hands each reply to `each`.
@@ -146,12 +160,12 @@ impl Client {
                 for index in sent..batch_end {
                     self.push(op, |out| body(index, out));
                 }
-                self.send()?;
+                self.send().map_err(|error| self.told(op, error))?;
                 sent = batch_end;
             }
             let batch_end = sent.min(answered + BATCH);
             for index in answered..batch_end {
-                let (code, body) = self.next_reply()?;
+                let (code, body) = self.next_reply().map_err(|error| self.told(op, error))?;
                 each(index, code, &body);
             }
             answered = batch_end;
@@ -268,14 +282,43 @@ impl Client {
         let _ = self.call(OpCode::CloseSession, |_| {});
     }
 
+    /// Which server it was, and what was asked of it.
+    fn told(&self, op: OpCode, error: anyhow::Error) -> anyhow::Error {
+        let name = &self.name;
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let lost = match kind {
+            Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return anyhow!(
+                    "{name} did not answer a request ({op:?}) within {PATIENCE:?}: it hangs or is overloaded"
+                );
+            }
+            Some(io::ErrorKind::UnexpectedEof) => {
+                format!("{name} closed the connection instead of answering a request ({op:?})")
+            }
+            Some(_) => {
+                format!("the connection to {name} was lost with a request ({op:?}) in flight: {error}")
+            }
+            None => {
+                return error.context(format!("{name} answered a request ({op:?}) with what is no answer"));
+            }
+        };
+        if self.largest > REQUEST_BYTES_USUAL {
+            let bytes = self.largest;
+            return anyhow!("{lost}; a request was {bytes} bytes long, {}", too_large());
+        }
+        anyhow!(lost)
+    }
+
     fn push(&mut self, op: OpCode, body: impl FnOnce(&mut Vec<u8>)) {
         let xid = self.xid;
         self.xid = if xid == i32::MAX { 1 } else { xid + 1 };
+        let before = self.out.len();
         frame::write(&mut self.out, |out| {
             out.put_i32(xid);
             out.put_i32(op.to_i32());
             body(out);
         });
+        self.largest = self.largest.max(self.out.len() - before);
     }
 
     fn send(&mut self) -> anyhow::Result<()> {
@@ -304,11 +347,27 @@ impl Client {
             self.input.drain(..self.taken);
             self.taken = 0;
             let mut chunk = [0; 64 << 10];
-            let read = self.stream.read(&mut chunk)?;
+            let read = read_some(&mut self.stream, &mut chunk)?;
             if read == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             self.input.extend_from_slice(&chunk[..read]);
+        }
+    }
+}
+
+/// What to say of requests above [`REQUEST_BYTES_USUAL`].
+pub fn too_large() -> &'static str {
+    "and a server refuses those above its jute.maxbuffer, which is 1 MiB unless it was raised: raise it there, or use \
+     smaller values (--value, --multi-parts)"
+}
+
+/// Reads once; a signal, such as Ctrl-C, which ends a run in its own way, is no reason to fail.
+fn read_some(stream: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
         }
     }
 }
@@ -325,4 +384,60 @@ pub fn four_letter_word(host: &Host, word: &str) -> anyhow::Result<String> {
     // A server that resets the connection behind its answer has answered all the same.
     let _ = stream.take(4 << 20).read_to_end(&mut answer);
     Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::TcpListener, thread};
+
+    struct Interrupted(bool);
+
+    impl Read for Interrupted {
+        fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+            if !std::mem::replace(&mut self.0, true) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            chunk[0] = 7;
+            Ok(1)
+        }
+    }
+
+    /// Danger: Ctrl-C while the nodes are laid out ends the run with `Interrupted system call`.
+    #[test]
+    fn a_signal_interrupts_no_read() {
+        let mut chunk = [0; 4];
+        assert_eq!(read_some(&mut Interrupted(false), &mut chunk).unwrap(), 1);
+        assert_eq!(chunk[0], 7);
+    }
+
+    /// Danger: `unexpected end of file`, and nobody knows of what.
+    #[test]
+    fn a_lost_connection_is_told_with_server_and_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut chunk = [0; 1024];
+            let _ = stream.read(&mut chunk).unwrap();
+            let mut out = Vec::new();
+            let welcome = ConnectResponse {
+                timeout_ms: 9_000,
+                session: SessionId(1),
+                ..ConnectResponse::refused(None)
+            };
+            frame::write(&mut out, |out| welcome.encode(out));
+            stream.write_all(&out).unwrap();
+            let _ = stream.read(&mut chunk).unwrap();
+        });
+        let host = Host { name: address.to_string(), address };
+        let mut client = Client::connect(&host, 9_000).unwrap();
+        let words = format!("{:#}", client.get("/a").unwrap_err());
+        assert!(words.contains(&host.name) && words.contains("GetData"), "{words}");
+        assert!(!words.contains("jute.maxbuffer"), "{words}");
+        client.largest = REQUEST_BYTES_USUAL + 1;
+        let words = client.told(OpCode::SetData, io::Error::from(io::ErrorKind::ConnectionReset).into());
+        assert!(words.to_string().contains("jute.maxbuffer"), "{words}");
+        server.join().unwrap();
+    }
 }

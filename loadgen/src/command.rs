@@ -7,7 +7,7 @@ use crate::{
     find_max::{Objective, Search},
     hdr_log::interval_log,
     layout,
-    live::Live,
+    live::{Live, tell},
     page::page,
     report::Report,
     run, scenario,
@@ -66,23 +66,31 @@ fn run_once(arguments: &RunArgs) -> anyhow::Result<bool> {
     live.finish();
     let report = Report::new(&settings, &outcome);
     let to_stdout = arguments.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
-    if !to_stdout {
-        println!("{}", report.table().trim_end());
-    }
-    if let Some(path) = &arguments.json {
-        write_json(path, &report)?;
-    }
+    // Each on its own: one that cannot be written takes no other with it. Standard output, which may be gone, is last.
+    let mut written = Vec::new();
     if let Some(path) = &arguments.html {
-        write_file(path, page(&report).as_bytes())?;
+        written.push(write_file(path, page(&report).as_bytes()));
     }
     if let Some(path) = &arguments.hlog {
-        write_file(path, &interval_log(&outcome.timeline, outcome.began)?)?;
+        written
+            .push(interval_log(&outcome.timeline, outcome.began).and_then(|bytes| write_file(path, &bytes)));
+    }
+    if let Some(path) = &arguments.json {
+        written.push(write_json(path, &report));
+    }
+    if !to_stdout {
+        written.push(print(report.table().trim_end()));
     }
     let failed = compare::exceeded_alone(&report, &arguments.fail_if)?;
     for budget in &failed {
-        eprintln!("loadgen: over budget: {budget}");
+        tell(&format!("loadgen: over budget: {budget}"));
     }
-    Ok(report.verified() && failed.is_empty() && outcome.troubles.is_empty())
+    if let Some(why) = report.failed() {
+        tell(&format!("loadgen: the run has failed: {why}"));
+    }
+    written.into_iter().collect::<anyhow::Result<()>>()?;
+    let good = report.failed().is_none() && report.verified();
+    Ok(good && failed.is_empty() && outcome.troubles.is_empty())
 }
 
 fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
@@ -117,21 +125,22 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
     };
     let mut live = Live::new(arguments.run.quiet, 0);
     let steps = find_max::find_max(&settings, objective, search, &stop_on_signals()?, &mut live)?;
-    println!("{}", find_max::show(&steps, objective).trim_end());
     if let Some(path) = &arguments.run.json {
         let reports: Vec<&Report> = steps.iter().map(|step| &step.report).collect();
         write_json(path, &reports)?;
     }
+    let printed = print(find_max::show(&steps, objective).trim_end());
     let mut client = run::connect_any(&settings.hosts, settings.timeout_ms)?;
     layout::remove(&mut client, &settings.plan.root)?;
     client.close();
+    printed?;
     Ok(steps.iter().any(|step| step.verdict == find_max::Verdict::Holds))
 }
 
 fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
     let Some(name) = &arguments.name else {
         for scenario in scenario::SCENARIOS {
-            println!("{:<26}{}", scenario.name, scenario.about);
+            print(&format!("{:<26}{}", scenario.name, scenario.about))?;
         }
         return Ok(true);
     };
@@ -139,11 +148,11 @@ fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
     check_outputs([&arguments.json])?;
     let mut live = Live::new(arguments.quiet, 0);
     let outcome = scenario::run(scenario, arguments, &stop_on_signals()?, &mut live)?;
-    if arguments.json.as_deref().is_none_or(|path| path.as_os_str() != "-") {
-        println!("{}", outcome.show().trim_end());
-    }
     if let Some(path) = &arguments.json {
         write_json(path, &outcome)?;
+    }
+    if arguments.json.as_deref().is_none_or(|path| path.as_os_str() != "-") {
+        print(outcome.show().trim_end())?;
     }
     Ok(outcome.is_clean())
 }
@@ -151,22 +160,45 @@ fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
 fn compare_runs(arguments: &CompareArgs) -> anyhow::Result<bool> {
     let (before, after) = (compare::read(&arguments.before)?, compare::read(&arguments.after)?);
     let lines = compare::compare(&before, &after)?;
-    println!("{}", compare::show(&lines, (before.len(), after.len())).trim_end());
+    print(compare::show(&lines, (before.len(), after.len())).trim_end())?;
     for difference in compare::unlike(&before, &after) {
-        println!("note: the loads differ in {difference}");
+        print(&format!("note: the loads differ in {difference}"))?;
+    }
+    let dead = compare::dead(&before, &after);
+    for run in &dead {
+        tell(&format!("loadgen: nothing to compare: {run}"));
+    }
+    if !dead.is_empty() && !arguments.fail_if.is_empty() {
+        return Ok(false);
     }
     compare::check_power(&lines, &arguments.fail_if)?;
     let failed = compare::exceeded(&lines, &arguments.fail_if);
     for budget in &failed {
-        eprintln!("loadgen: over budget: {budget}");
+        tell(&format!("loadgen: over budget: {budget}"));
     }
     Ok(failed.is_empty())
+}
+
+/// Text and a line end on standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    taken(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+}
+
+/// A reader that has seen enough (`| head`) is no failure of the run; a full disk is.
+fn taken(written: std::io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the results to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     if path.as_os_str() == "-" {
-        return Ok(writeln!(std::io::stdout(), "{text}")?);
+        return print(&text);
     }
     write_file(path, text.as_bytes())
 }

@@ -36,12 +36,14 @@ pub enum Metric {
     Cpu,
     /// Failures.
     Errors,
+    /// Established connections that were lost.
+    Reconnects,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 7] =
-        [Self::Rate, Self::P50, Self::P99, Self::P999, Self::Max, Self::Cpu, Self::Errors];
+    pub const ALL: [Self; 8] =
+        [Self::Rate, Self::P50, Self::P99, Self::P999, Self::Max, Self::Cpu, Self::Errors, Self::Reconnects];
 
     /// The name in tables and budgets.
     pub const fn name(self) -> &'static str {
@@ -53,6 +55,7 @@ impl Metric {
             Self::Max => "max",
             Self::Cpu => "cpu",
             Self::Errors => "errors",
+            Self::Reconnects => "reconnects",
         }
     }
 
@@ -66,7 +69,22 @@ impl Metric {
             Self::Max => latency.max as f64,
             Self::Cpu => report.server_cpu_ns_per_operation?,
             Self::Errors => report.total.failed as f64,
+            Self::Reconnects => report.losses.lost as f64,
         })
+    }
+
+    /// Whether this is a latency beyond `limit` for all who would have asked while there was no server. A closed loop
+    /// asks nothing then; in an open one what was due is in the figures.
+    fn hides_halt(self, report: &Report, limit: f64) -> bool {
+        let tail = match self {
+            Self::P50 => 0.5,
+            Self::P99 => 0.01,
+            Self::P999 => 0.001,
+            Self::Max => 0.0,
+            Self::Rate | Self::Cpu | Self::Errors | Self::Reconnects => return false,
+        };
+        let halt = report.losses.without_server_seconds;
+        report.load.loop_kind == "closed" && halt > tail * report.seconds && halt * 1e9 > limit
     }
 
     /// One sample per counted second.
@@ -82,7 +100,7 @@ impl Metric {
                     Self::P999 => latency.p999 as f64,
                     Self::Max => latency.max as f64,
                     Self::Errors => second.failed as f64 / second.width as f64,
-                    Self::Cpu => return None,
+                    Self::Cpu | Self::Reconnects => return None,
                 })
             })
             .collect()
@@ -90,7 +108,7 @@ impl Metric {
 
     fn show(self, value: f64) -> String {
         match self {
-            Self::Rate | Self::Errors => show_count(value as u64),
+            Self::Rate | Self::Errors | Self::Reconnects => show_count(value as u64),
             _ => show_nanos(value as u64),
         }
     }
@@ -125,7 +143,7 @@ pub fn budget(text: &str) -> Result<Budget, String> {
     let limit = match (plain, metric) {
         (Ok(limit), _) if limit.is_finite() => limit,
         (_, Metric::Rate) => rate(number).map_err(|_| wrong())?,
-        (_, Metric::Errors) => return Err(wrong()),
+        (_, Metric::Errors | Metric::Reconnects) => return Err(wrong()),
         (_, _) => duration(number).map_err(|_| wrong())?.as_nanos() as f64,
     };
     Ok(Budget {
@@ -164,7 +182,7 @@ impl Line {
 
     /// Whether its samples are held against each other. Failures are not: a server that fails more is worse.
     fn is_tested(&self) -> bool {
-        self.metric != Metric::Errors
+        !matches!(self.metric, Metric::Errors | Metric::Reconnects)
     }
 
     /// Whether a difference, however large, can be told from noise among `family` metrics.
@@ -244,7 +262,11 @@ pub fn compare(before: &[Report], after: &[Report]) -> anyhow::Result<Vec<Line>>
             let (first, second) =
                 if runs { (one.clone(), two.clone()) } else { (seconds(before), seconds(after)) };
             let samples = (first.len(), second.len());
-            let p = if metric == Metric::Errors { None } else { mann_whitney(&first, &second) };
+            let p = if matches!(metric, Metric::Errors | Metric::Reconnects) {
+                None
+            } else {
+                mann_whitney(&first, &second)
+            };
             Some(Line { metric, before: median(one), after: median(two), samples, p })
         })
         .collect())
@@ -380,13 +402,31 @@ pub fn exceeded_alone(report: &Report, budgets: &[Budget]) -> anyhow::Result<Vec
         let value = budget.metric.of(report).with_context(|| {
             format!("`{}`: this run has no such figure; the server's CPU time needs --pid", budget.text)
         })?;
-        if report.total.succeeded == 0 && budget.metric != Metric::Errors {
+        let counts_failures = matches!(budget.metric, Metric::Errors | Metric::Reconnects);
+        if report.total.succeeded == 0 && !counts_failures {
             failed.push(format!("{}: nothing was answered", budget.text));
+        } else if budget.metric.hides_halt(report, budget.limit) && budget.above {
+            let halt = report.losses.without_server_seconds;
+            failed.push(format!("{}: there was no server for {halt:.1} s", budget.text));
         } else if if budget.above { value > budget.limit } else { value < budget.limit } {
             failed.push(format!("{}: it is {}", budget.text, budget.metric.show(value)));
         }
     }
     Ok(failed)
+}
+
+/// What is wrong with runs as a whole, so that no budget may hold: figures of nothing look good.
+pub fn dead(before: &[Report], after: &[Report]) -> Vec<String> {
+    let of = |name: &str, set: &[Report]| {
+        let why = |report: &Report| match report.failed() {
+            None if report.total.succeeded == 0 => Some("nothing was answered"),
+            why => why,
+        };
+        let each = set.iter().enumerate();
+        each.filter_map(|(at, report)| Some(format!("run {} {name}: {}", at + 1, why(report)?)))
+            .collect::<Vec<String>>()
+    };
+    [of("before", before), of("after", after)].concat()
 }
 
 /// The budgets that are exceeded: changes by a significant difference (Holm's method over the metrics that budgets

@@ -55,13 +55,21 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The name under which it is counted.
-    pub fn name(&self) -> Cow<'static, str> {
+    /// The name under which it is counted; one of few.
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::Closed | Self::Io(_) => "connection lost".into(),
+            Self::Closed | Self::Io(_) => "connection lost",
+            Self::Protocol(_) => "protocol error",
+            Self::Expired => "session expired",
+            Self::Silent => "connection silent",
+        }
+    }
+
+    /// What is known of it.
+    pub fn told(&self) -> Cow<'static, str> {
+        match self {
             Self::Protocol(what) => format!("protocol error: {what}").into(),
-            Self::Expired => "session expired".into(),
-            Self::Silent => "connection silent".into(),
+            _ => self.name().into(),
         }
     }
 }
@@ -431,13 +439,12 @@ fn take_reply<L: Load>(link: &mut Link, load: &mut L, payload: &[u8], now: Nanos
     }
     let keep_alive = reply.xid == Xid::PING && link.in_flight.front().is_none_or(|due| due.xid != Xid::PING);
     if !keep_alive {
+        // What was due stays in flight, to be counted with all else that this connection loses.
+        if let Some(due) = link.in_flight.front().filter(|due| due.xid != reply.xid) {
+            let (xid, due) = (reply.xid.0, due.xid.0);
+            return Err(Loss::Protocol(format!("a reply to request {xid} where one to {due} was due")));
+        }
         match link.in_flight.pop_front() {
-            Some(request) if request.xid != reply.xid => {
-                return Err(Loss::Protocol(format!(
-                    "a reply to request {} where one to {} was due",
-                    reply.xid.0, request.xid.0
-                )));
-            }
             Some(request) if request.operation == Operation::Claim => {
                 if let Some(claim) = &mut link.claim {
                     claim.answered(reply.code);

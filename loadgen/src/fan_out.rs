@@ -319,7 +319,7 @@ impl Load for FanOut {
         }
         self.gathering.lost(was_ready, why);
         if was_ready {
-            self.failure.get_or_insert(format!("a session was lost: {}", why.name()));
+            self.failure.get_or_insert(format!("a session was lost: {}", why.told()));
         }
     }
 }

@@ -47,7 +47,7 @@ impl Gathering {
         if self.ready == all || !(stands_still || now > PATIENCE) {
             return None;
         }
-        let why = self.last.as_ref().map_or("no answer".into(), Loss::name);
+        let why = self.last.as_ref().map_or("no answer".into(), Loss::told);
         Some(format!(
             "only {} of {all} connections came up, {} tries ended early (the last one: {why}). A server closes \
              connections beyond its maxClientCnxns, which is 60 for each client address unless zoo.cfg says otherwise: \

@@ -28,6 +28,7 @@ pub mod missing;
 pub mod mix;
 pub mod operation;
 pub mod page;
+pub mod presence;
 pub mod process;
 pub mod recipe;
 pub mod record;

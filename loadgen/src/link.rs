@@ -146,6 +146,11 @@ impl Link {
         self.phase == Phase::Ready
     }
 
+    /// Bytes that wait for room in the socket.
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.out_sent
+    }
+
     /// Appends one request; `body` writes what follows the header.
     ///
     /// # Panics
@@ -240,7 +245,14 @@ impl Link {
             match stream.write(&self.out[self.out_sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => self.out_sent += sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // A server that is always behind must not make the bytes that it has taken pile up.
+                    if self.out_sent > self.out.len() / 2 {
+                        self.out.drain(..self.out_sent);
+                        self.out_sent = 0;
+                    }
+                    return Ok(false);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

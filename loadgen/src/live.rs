@@ -6,7 +6,7 @@ use crate::{
     units::{show_count, show_nanos},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 /// Shows a run on standard error.
 #[derive(Debug)]
@@ -46,6 +46,11 @@ impl Live {
     }
 }
 
+/// A line on standard error. One that nobody takes is no reason to end.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 impl Watcher for Live {
     fn second(&mut self, second: &Second) {
         let quantile = |q| show_nanos(second.response.value_at_quantile(q));
@@ -61,7 +66,7 @@ impl Watcher for Live {
         );
         match self {
             Self::Quiet => {}
-            Self::Lines => eprintln!("{:>4} s  {text}", second.index + 1),
+            Self::Lines => tell(&format!("{:>4} s  {text}", second.index + 1)),
             Self::Bar(bar) => {
                 bar.set_position(second.index + 1);
                 bar.set_message(text);
@@ -72,7 +77,7 @@ impl Watcher for Live {
     fn step(&mut self, text: &str) {
         match self {
             Self::Quiet => {}
-            Self::Lines => eprintln!("{text}"),
+            Self::Lines => tell(text),
             Self::Bar(bar) => bar.set_message(text.to_owned()),
         }
     }

@@ -1,7 +1,7 @@
 //! The command `loadgen`.
 
 use clap::Parser;
-use loadgen::{args::CommandLine, command};
+use loadgen::{args::CommandLine, command, live::tell};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     match command::execute(line) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("loadgen: {error:#}");
+            tell(&format!("loadgen: {error:#}"));
             ExitCode::from(2)
         }
     }

@@ -328,7 +328,7 @@ impl Load for Recipe {
         if matches!(self.stage, Stage::Leaving { .. }) {
             link.phase = Phase::Idle;
         } else if was_ready {
-            self.failures.push(why.name().into_owned());
+            self.failures.push(why.told().into_owned());
         }
     }
 }

@@ -118,6 +118,7 @@ pub struct Recorder {
     errors: BTreeMap<(Operation, String), u64>,
     /// How late requests left, where the server was not the reason.
     pub lag: Histogram<u64>,
+    losses: BTreeMap<&'static str, u64>,
     notes: Vec<String>,
     interval: Interval,
     /// When the second 0 would have begun, if it were a whole one.
@@ -134,6 +135,7 @@ impl Recorder {
             operations: vec![None; Operation::COUNT],
             errors: BTreeMap::new(),
             lag: histogram(),
+            losses: BTreeMap::new(),
             notes: Vec::new(),
             interval: Interval { core, index: 0, response: histogram(), failed: 0, in_flight: 0 },
             begin: 0,
@@ -203,6 +205,20 @@ impl Recorder {
         }
     }
 
+    /// A failure because no answer will come, known at `now`. In a closed loop, where one that is never answered keeps
+    /// its place from others, it counts also if it was sent in the warm-up.
+    pub fn unanswered(&mut self, operation: Operation, name: &str, intended: Nanos, now: Nanos) {
+        let counted = if self.open_loop { intended } else { intended.max(self.window.from.min(now)) };
+        self.failure(operation, name, counted);
+    }
+
+    /// An established connection is lost, whatever was in flight on it. That of the warm-up does not count.
+    pub fn lost(&mut self, name: &'static str, now: Nanos) {
+        if now >= self.window.from {
+            *self.losses.entry(name).or_default() += 1;
+        }
+    }
+
     /// Names something that went wrong; the first few are kept.
     pub fn note(&mut self, words: String) {
         if self.notes.len() < NOTES_LIMIT {
@@ -239,6 +255,7 @@ impl Recorder {
             operations: self.operations,
             errors: self.errors,
             lag: self.lag,
+            losses: self.losses,
             notes: self.notes,
             window: self.window,
         }
@@ -254,6 +271,8 @@ pub struct Measured {
     pub errors: BTreeMap<(Operation, String), u64>,
     /// How late requests left the generator for reasons of its own.
     pub lag: Histogram<u64>,
+    /// Established connections that were lost behind the warm-up, by reason.
+    pub losses: BTreeMap<&'static str, u64>,
     /// What went wrong, by name: the first few.
     pub notes: Vec<String>,
     /// The part of the run that counts.
@@ -266,6 +285,7 @@ impl Default for Measured {
             operations: vec![None; Operation::COUNT],
             errors: BTreeMap::new(),
             lag: histogram(),
+            losses: BTreeMap::new(),
             notes: Vec::new(),
             window: Window { from: 0, until: 0 },
         }
@@ -284,6 +304,9 @@ impl Measured {
         }
         for (key, count) in other.errors {
             *self.errors.entry(key).or_default() += count;
+        }
+        for (name, count) in other.losses {
+            *self.losses.entry(name).or_default() += count;
         }
         self.lag.add(&other.lag).expect("equal bounds");
         self.notes.extend(other.notes);

@@ -1,6 +1,7 @@
 //! The results of a run as values: what the table, the JSON and the pictures show.
 
 use crate::{
+    client::{REQUEST_BYTES_USUAL, too_large},
     clock::{MILLISECOND, Nanos},
     facts::{Machine, ServerFacts},
     mix::Pace,
@@ -123,6 +124,19 @@ pub struct Verification {
     pub violations: BTreeMap<String, (u64, Vec<String>)>,
 }
 
+/// Connections that were lost in the counted part or behind it, and the server with them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Losses {
+    /// Established connections that were lost, whether or not something was in flight on them.
+    pub lost: u64,
+    /// The same by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// Seconds of the counted part without a connection to any server.
+    pub without_server_seconds: f64,
+    /// No server could be reached at the end.
+    pub server_gone: bool,
+}
+
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -146,6 +160,9 @@ pub struct Report {
     pub operations: BTreeMap<String, OperationResult>,
     /// Most frequent first.
     pub failures: Vec<Failure>,
+    /// Connections that were lost.
+    #[serde(default)]
+    pub losses: Losses,
     /// Second by second.
     pub timeline: Vec<SecondResult>,
     /// CPU time of the server per operation in nanoseconds, if its process was named.
@@ -236,6 +253,12 @@ impl Report {
             total,
             operations,
             failures,
+            losses: Losses {
+                lost: measured.losses.values().sum(),
+                reasons: measured.losses.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+                without_server_seconds: outcome.without_server as f64 * 1e-9,
+                server_gone: outcome.server_gone,
+            },
             timeline: outcome.timeline.entries().iter().map(second_result).collect(),
             server_cpu_ns_per_operation: spent.server_cpu.map(|cpu| cpu as f64 / handled),
             server_resident_bytes: spent.server_resident_bytes,
@@ -275,6 +298,17 @@ impl Report {
         self.verification.as_ref().is_none_or(|found| found.violations.is_empty())
     }
 
+    /// Why the run as a whole has failed, whatever its figures are.
+    pub fn failed(&self) -> Option<&'static str> {
+        if self.losses.server_gone {
+            Some("the server was gone at the end")
+        } else if self.total.succeeded == 0 && self.total.failed > 0 {
+            Some("nothing succeeded")
+        } else {
+            None
+        }
+    }
+
     /// Whether the generator was too busy, or too late, for its figures to be the server's.
     pub fn generator_was_the_limit(&self) -> bool {
         self.client_utilisation > UTILISATION_MOST || self.schedule_lag_ns.p99 > LAG_MOST
@@ -290,6 +324,16 @@ impl Report {
                 "The run was ended early."
             };
             remarks.push(ended.to_owned());
+        }
+        remarks.extend(self.losses.show(self.seconds));
+        let plan = &settings.plan;
+        let parts = if plan.pace.has(Operation::Multi) { plan.multi_parts } else { 1 };
+        if self.total.failed > 0 && plan.values.most * parts > REQUEST_BYTES_USUAL {
+            remarks.push(format!(
+                "Requests were up to {} bytes long, {}.",
+                plan.values.most * parts,
+                too_large()
+            ));
         }
         if self.client_utilisation > UTILISATION_MOST {
             remarks.push(format!(
@@ -415,6 +459,28 @@ impl Report {
         }
         for remark in &self.remarks {
             let _ = writeln!(out, "note: {remark}");
+        }
+        out
+    }
+}
+
+impl Losses {
+    /// A sentence for each thing that a reader of figures must know.
+    fn show(&self, seconds: f64) -> Vec<String> {
+        let mut out = Vec::new();
+        if self.lost > 0 {
+            let each = |(name, count): (&String, &u64)| format!("{name} x {}", show_count(*count));
+            let reasons = self.reasons.iter().map(each).collect::<Vec<_>>().join(", ");
+            out.push(format!("{} established connections were lost: {reasons}.", show_count(self.lost)));
+        }
+        if self.without_server_seconds > 0.0 {
+            out.push(format!(
+                "There was no server for {:.1} s of {seconds:.1} s.",
+                self.without_server_seconds
+            ));
+        }
+        if self.server_gone {
+            out.push("No server could be reached at the end: the run has failed.".to_owned());
         }
         out
     }

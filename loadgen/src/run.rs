@@ -101,6 +101,10 @@ pub struct Outcome {
     pub server_after: ServerFacts,
     /// When the load began.
     pub began: SystemTime,
+    /// Of the counted part, nanoseconds without a connection to any server.
+    pub without_server: Nanos,
+    /// No connection was left at the end, and no server could be reached.
+    pub server_gone: bool,
     /// Ended by Ctrl-C.
     pub interrupted: bool,
     /// What could not be done behind the load; whole sentences.
@@ -117,6 +121,8 @@ impl Default for Outcome {
             server_before: ServerFacts::default(),
             server_after: ServerFacts::default(),
             began: SystemTime::UNIX_EPOCH,
+            without_server: 0,
+            server_gone: false,
             interrupted: false,
             troubles: Vec::new(),
         }
@@ -184,6 +190,10 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
     }
     let (measured, witness) = together.context("no core ran")?;
     let server_after = ServerFacts::ask(&settings.hosts);
+    let without_server = shared.presence.without(measured.window);
+    // The connections may be on their way back.
+    let server_gone = shared.presence.is_none_up()
+        && connect_any(&settings.hosts, settings.timeout_ms).map(Client::close).is_err();
     let mut troubles = Vec::new();
     let findings = match witness {
         None => None,
@@ -211,6 +221,8 @@ pub fn run(settings: &Settings, stop: Arc<AtomicBool>, watcher: &mut dyn Watcher
         server_before,
         server_after,
         began,
+        without_server,
+        server_gone,
         interrupted,
         troubles,
     })
@@ -298,6 +310,8 @@ fn collect(
     let mut next_of_core = vec![0; settings.cores];
     let mut started: Option<(Nanos, Nanos, Option<Usage>)> = None;
     let mut spent = None;
+    // For a run that is over before this thread comes to look: the last look before its begin.
+    let mut before = None;
     let look = || (clock.now(), process::own_cpu(), process::usage_of_all(&settings.pids).ok().flatten());
     loop {
         let begin = shared.begin.load(Ordering::Acquire);
@@ -306,6 +320,8 @@ fn collect(
         let now = clock.now();
         if started.is_none() && now >= from {
             started = Some(look());
+        } else if started.is_none() {
+            before = Some(look());
         }
         if let (Some(start), None) = (&started, &spent)
             && (now >= until || shared.stop.load(Ordering::Relaxed))
@@ -343,7 +359,7 @@ fn collect(
         timeline.push(&second)?;
     }
     // The cores may have been done before this thread came to look.
-    let spent = spent.or_else(|| started.as_ref().map(|start| between(start, &look())));
+    let spent = spent.or_else(|| started.or(before).as_ref().map(|start| between(start, &look())));
     Ok((timeline, spent.unwrap_or_default()))
 }
 

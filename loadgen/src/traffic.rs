@@ -2,7 +2,8 @@
 //!
 //! In open loop each request has a time at which it is meant to be sent, fixed before the run and independent of
 //! replies. A request that cannot be sent then (the connections are full or gone) is sent as soon as it can; its
-//! latency counts from the time it was meant for. There is no backlog in memory: the schedule just waits.
+//! latency counts from the time it was meant for. There is no backlog in memory: the schedule just waits, also for a
+//! server that takes no bytes ([`UNSENT_BYTES_LIMIT`]).
 
 use crate::{
     clock::{MILLISECOND, Nanos, SECOND},
@@ -12,6 +13,7 @@ use crate::{
     link::{InFlight, Link, Phase},
     mix::{Pace, Plan},
     operation::Operation,
+    presence::Presence,
     record::{Measured, Recorder, Window},
     reply::Reply,
     stamp::{self, Expectation},
@@ -39,6 +41,13 @@ use watching::{WATCHED_FROM, Watches};
 /// How long sessions may take to be closed at the end.
 const LEAVE_PATIENCE: Nanos = 5 * SECOND;
 
+/// Bytes of requests, of all connections together, that may wait for room in the sockets.
+const UNSENT_BYTES_LIMIT: usize = 128 << 20;
+/// What each connection may keep at least.
+const UNSENT_BYTES_EACH: usize = 64 << 10;
+/// The name under which a closed loop counts what it cannot send.
+const NO_CONNECTION: &str = "no connection";
+
 /// What the cores of a run share.
 #[derive(Debug)]
 pub struct Shared {
@@ -52,6 +61,8 @@ pub struct Shared {
     pub stop: Arc<AtomicBool>,
     /// Why the run cannot be done.
     pub failure: Mutex<Option<String>>,
+    /// Connections that are up.
+    pub presence: Presence,
 }
 
 impl Shared {
@@ -63,6 +74,7 @@ impl Shared {
             begin: AtomicU64::new(Nanos::MAX),
             stop,
             failure: Mutex::new(None),
+            presence: Presence::default(),
         }
     }
 
@@ -161,6 +173,10 @@ pub struct Traffic {
     tallies: Vec<Tally>,
     errands: Vec<Errand>,
     gathering: Gathering,
+    /// Bytes that may wait for room in the socket of a connection before it gets no more requests.
+    unsent_limit: usize,
+    /// Whether the counted part has begun.
+    counting: bool,
     in_flight: u64,
     cursor: usize,
     churn_cursor: usize,
@@ -189,6 +205,7 @@ impl Traffic {
     ) -> Self {
         let mut random =
             fastrand::Rng::with_seed(plan.seed.wrapping_add((core as u64).wrapping_mul(0x9E37_79B9)));
+        let cores = shared.cores;
         let value = stamp::template(plan.seed, core, plan.values.most);
         Self {
             chooser: Chooser::new(plan.keys.count, plan.popularity),
@@ -206,6 +223,8 @@ impl Traffic {
             tallies: vec![Tally::default(); links],
             errands: Vec::new(),
             gathering: Gathering::default(),
+            unsent_limit: (UNSENT_BYTES_LIMIT / (cores * regular).max(1)).max(UNSENT_BYTES_EACH),
+            counting: false,
             in_flight: 0,
             cursor: 0,
             churn_cursor: 0,
@@ -226,7 +245,9 @@ impl Traffic {
 
     fn begin(&mut self, begin: Nanos) {
         let from = begin + self.phases.warmup;
-        self.recorder.start(begin, Window { from, until: from + self.phases.duration });
+        let window = Window { from, until: from + self.phases.duration };
+        self.recorder.start(begin, window);
+        self.shared.presence.begin(window);
         if let Pace::Open { streams, poisson, .. } = &self.plan.pace {
             let (core, cores) = (self.core, self.shared.cores);
             self.schedule = Schedule::new(streams, *poisson, begin, core, cores, self.plan.seed);
@@ -303,7 +324,7 @@ impl Traffic {
             let index = self.cursor;
             self.cursor = if index + 1 == self.regular { 0 } else { index + 1 };
             let link = &links.all[index];
-            if !link.is_ready() || link.in_flight.len() >= limit {
+            if !link.is_ready() || link.in_flight.len() >= limit || link.unsent() >= self.unsent_limit {
                 continue;
             }
             if operation == Operation::Watch {
@@ -346,13 +367,26 @@ impl Traffic {
         }
     }
 
+    /// The counted part of a closed loop begins: what the connections that are gone should have in flight has failed,
+    /// or nobody would learn that they never came back.
+    fn count_missing(&mut self, links: &Links) {
+        let plan = self.plan.clone();
+        let Pace::Closed { mix, in_flight } = &plan.pace else { return };
+        let from = self.recorder.window().from;
+        let gone = links.all[..self.regular].iter().filter(|link| !link.is_ready()).count();
+        for _ in 0..gone * in_flight {
+            self.recorder.failure(mix.next(&mut self.random), NO_CONNECTION, from);
+        }
+    }
+
     /// Counts what is still unanswered and closes the sessions.
     fn leave(&mut self, links: &mut Links, now: Nanos) {
         for index in 0..links.all.len() {
             let unanswered: Vec<InFlight> = links.all[index].in_flight.iter().copied().collect();
             for request in unanswered {
                 if request.operation != Operation::Check {
-                    self.recorder.failure(request.operation, "not answered in time", request.intended);
+                    let name = "not answered in time";
+                    self.recorder.unanswered(request.operation, name, request.intended, now);
                 }
                 self.doubt(links.all[index].number, &request);
             }
@@ -388,6 +422,10 @@ impl Load for Traffic {
                 Turn::Until(begin)
             }
             Stage::Running => {
+                if !self.counting && now >= self.recorder.window().from {
+                    self.counting = true;
+                    self.count_missing(links);
+                }
                 self.run_errands(links, now);
                 self.give_up_events(now);
                 let in_flight = self.in_flight;
@@ -437,6 +475,7 @@ impl Load for Traffic {
     fn ready(&mut self, link: &mut Link, now: Nanos) {
         if link.index < self.regular {
             self.gathering.came(now);
+            self.shared.presence.came(now);
             self.errands.push(Errand::Refill(link.index));
             if let Some(witness) = &mut self.witness {
                 witness.session(link.session.id);
@@ -464,7 +503,7 @@ impl Load for Traffic {
         self.watched_event(link, zxid, event, now);
     }
 
-    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, _now: Nanos) {
+    fn lost(&mut self, link: &mut Link, was_ready: bool, why: &Loss, now: Nanos) {
         if matches!(self.stage, Stage::Leaving { .. }) {
             link.phase = Phase::Idle;
             return;
@@ -473,21 +512,28 @@ impl Load for Traffic {
         for request in requests {
             self.in_flight -= 1;
             if request.operation != Operation::Check {
-                self.recorder.failure(request.operation, &why.name(), request.intended);
+                self.recorder.unanswered(request.operation, why.name(), request.intended, now);
             }
             self.doubt(link.number, &request);
             if request.operation == Operation::Set && request.key >= WATCHED_FROM {
                 self.watched_set_lost(&request);
             }
         }
+        if let Loss::Protocol(what) = why {
+            self.recorder.note(format!("Connection {} was given up: {what}.", link.number));
+        }
         if link.index < self.regular {
+            if was_ready {
+                self.recorder.lost(why.name(), now);
+                self.shared.presence.lost(now);
+            }
             self.gathering.lost(was_ready, why);
             self.watches_lost(link.index, why);
             let tally = &mut self.tallies[link.index];
             (tally.own, tally.waiting_watches) = (0, 0);
             tally.ephemeral = false;
         } else {
-            self.session_lost(link, why);
+            self.session_lost(link, why, now);
         }
     }
 }

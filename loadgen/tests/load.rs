@@ -1,11 +1,13 @@
 //! Whole runs against a server that is made for the purpose.
 
 mod fake;
+mod faults;
 
 use clap::Parser;
 use fake::{Fake, Manner};
 use loadgen::{
     args::{Command, CommandLine},
+    compare,
     page::page,
     report::Report,
     run::{self, Second, Watcher},
@@ -282,6 +284,12 @@ fn lost_connections_come_back() {
     assert_eq!(report.total.succeeded + lost, 8_000);
     assert!(report.total.succeeded > 4_000, "{}", report.total.succeeded);
     assert!(report.failures.iter().all(|failure| failure.name == "connection lost"), "{:?}", report.failures);
+    assert!(report.losses.lost > 10, "also those with nothing in flight: {:?}", report.losses);
+    assert!(report.failed().is_none(), "it is there: {:?}", report.losses);
+    assert_eq!(
+        compare::exceeded_alone(&report, &[compare::budget("reconnects>0").unwrap()]).unwrap().len(),
+        1
+    );
 }
 
 /// One of two servers goes away: its sessions go to the other.

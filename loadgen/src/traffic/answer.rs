@@ -11,6 +11,9 @@ use crate::{
 };
 use zkfast_wire::{ErrorCode, Stat, jute::Decoder, multi::MultiResult};
 
+/// The name of a success whose body is not that of such an answer.
+const NOT_WHOLE: &str = "a reply does not decode";
+
 impl Traffic {
     /// Measures an answer, checks it and follows up.
     pub(super) fn answered(&mut self, link: &mut Link, request: &InFlight, reply: &Reply<'_>, now: Nanos) {
@@ -18,14 +21,21 @@ impl Traffic {
             Operation::Multi => reply.multi_code().unwrap_or(ErrorCode::MARSHALLING_ERROR),
             _ => reply.code,
         };
+        let is_whole = !code.is_ok() || self.is_whole(request, reply);
         match request.operation {
             Operation::Check => return self.checked(link, request, reply),
+            operation if !is_whole => self.recorder.failure(operation, NOT_WHOLE, request.intended),
             operation if code.is_ok() => {
                 self.recorder.success(operation, request.intended, request.sent, now);
             }
             operation => self.recorder.failure(operation, &code.to_string(), request.intended),
         }
-        if self.witness.is_some() {
+        if !is_whole {
+            self.doubt(link.number, request);
+            if let Some(witness) = &mut self.witness {
+                witness.findings.violation(NOT_WHOLE, || request.operation.name().to_owned());
+            }
+        } else if self.witness.is_some() {
             self.testify(link, request, reply, code);
             if request.operation == Operation::Ephemeral && request.key == 0 && code.is_ok() {
                 self.check_ephemeral(link, request.note, now);
@@ -37,7 +47,7 @@ impl Traffic {
                 self.watch_answered(link, request.key, left_at, now);
             }
             Operation::Set if request.key >= WATCHED_FROM => {
-                self.watched_set_answered(request.key, code.is_ok(), now);
+                self.watched_set_answered(request.key, code.is_ok() && is_whole, now);
             }
             // The server closes the connection behind this answer; so do we.
             Operation::Session => {
@@ -45,6 +55,35 @@ impl Traffic {
                 self.session_over(link.index);
             }
             _ => self.complete(link, now),
+        }
+    }
+
+    /// Whether the body of a successful answer is what this operation is answered with.
+    fn is_whole(&self, request: &InFlight, reply: &Reply<'_>) -> bool {
+        let mut body = Decoder::new(reply.body);
+        match request.operation {
+            Operation::Set | Operation::Exists => Stat::decode(&mut body).is_ok(),
+            Operation::Get | Operation::Watch => data_stat(reply).is_some(),
+            Operation::Create | Operation::CreateSequential | Operation::Sync => {
+                body.text("a path").is_ok_and(|path| path.starts_with('/'))
+            }
+            // Deletes the node of the last time, or creates another.
+            Operation::Ephemeral if request.key == 1 => true,
+            Operation::Ephemeral => body.text("a path").is_ok_and(|path| path.starts_with('/')),
+            Operation::Multi => MultiResult::decode_list(&mut body)
+                .is_ok_and(|results| results.len() == self.plan.multi_parts),
+            Operation::Children => {
+                let Ok(names) = body.i32("GetChildren2Response.children") else { return false };
+                (0..names).all(|_| matches!(body.buffer("a name"), Ok(Some(_))))
+                    && Stat::decode(&mut body).is_ok()
+            }
+            Operation::Delete
+            | Operation::Ping
+            | Operation::Session
+            | Operation::Event
+            | Operation::Step
+            | Operation::Check
+            | Operation::Claim => true,
         }
     }
 
@@ -151,10 +190,10 @@ impl Traffic {
     }
 
     /// A session of the churn that never came to be, or was cut.
-    pub(super) fn session_lost(&mut self, link: &mut Link, why: &Loss) {
+    pub(super) fn session_lost(&mut self, link: &mut Link, why: &Loss, now: Nanos) {
         if link.in_flight.is_empty() {
             let intended = self.tallies[link.index].session_intended;
-            self.recorder.failure(Operation::Session, &why.name(), intended);
+            self.recorder.unanswered(Operation::Session, why.name(), intended, now);
             self.in_flight -= 1;
         }
         link.phase = Phase::Idle;

@@ -289,7 +289,10 @@ impl Traffic {
             self.tallies[index].waiting_watches -= 1;
             self.begin_watch(link, place, now, now);
         }
-        while self.tallies[index].own + self.tallies[index].own_sessions < *in_flight {
+        // A link with bytes unsent has requests in flight, whose answers come back to this place.
+        while self.tallies[index].own + self.tallies[index].own_sessions < *in_flight
+            && link.unsent() < self.unsent_limit
+        {
             match mix.next(&mut self.random) {
                 Operation::Session => {
                     self.tallies[index].own_sessions += 1;

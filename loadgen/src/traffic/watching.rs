@@ -262,7 +262,7 @@ impl Traffic {
     pub(super) fn watches_lost(&mut self, link: usize, why: &Loss) {
         for at in link * self.watches.per_link..(link + 1) * self.watches.per_link {
             if let State::Fired { at: set_at, .. } = self.watches.cycles[at].state {
-                self.recorder.failure(Operation::Event, &why.name(), set_at);
+                self.recorder.failure(Operation::Event, why.name(), set_at);
             }
             self.watches.end(at);
         }

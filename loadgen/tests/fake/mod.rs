@@ -52,6 +52,10 @@ pub enum Manner {
     GarblesReads,
     /// Each 10th event is never sent.
     LosesEvents,
+    /// Each 50th set is answered with the number of another request.
+    WrongNumbers,
+    /// The answer to each 50th set is cut short.
+    ShortAnswers,
 }
 
 /// Where replies and events of one connection are written.
@@ -186,10 +190,15 @@ impl Fake {
         if self.manner == Manner::GoesBack && zxid % 50 == 0 {
             shown -= 40;
         }
-        let xid = if op == OpCode::Ping { Xid::PING } else { header.xid };
+        let mut xid = if op == OpCode::Ping { Xid::PING } else { header.xid };
+        let is_set = op == OpCode::SetData;
+        if is_set && self.lies(&mut nodes, Manner::WrongNumbers, 50) {
+            xid.0 += 1;
+        }
+        let cut = is_set && self.lies(&mut nodes, Manner::ShortAnswers, 50);
         reply::write(out, ReplyHeader { xid, zxid: Zxid(shown), err }, |out| {
             if let Some(body) = body {
-                out.put_slice(&body);
+                out.put_slice(if cut { &body[..9] } else { &body });
             }
         });
         if op == OpCode::CloseSession && self.manner != Manner::KeepsEphemerals {
