@@ -355,9 +355,7 @@ fn identities_are_proved_and_obeyed() {
         let body = client::create("/wrong", Some(b""), &acl, 0);
         assert_eq!(stranger.call(OpCode::Create, &body), Err(-114), "{wrong:?}");
     }
-    for (id, may_read) in
-        [("127.000.0.01", true), ("+127.0.0.0/+31", true), ("-0.0.0.1", false), ("+1::", false)]
-    {
+    for (id, may_read) in [("127.000.0.01", true), ("+127.0.0.0/+31", true), ("-0.0.0.1", false)] {
         let acl = [Acl { perms: zkfast_wire::Perms::ALL, id: zkfast_wire::Id::new("ip", id) }];
         let path = format!("/{}", id.replace('/', "-"));
         stranger.call(OpCode::Create, &client::create(&path, Some(b""), &acl, 0)).expect("an address (A8)");
