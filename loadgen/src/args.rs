@@ -8,9 +8,9 @@ use crate::{
     operation::Operation,
     run::Settings,
     traffic::Phases,
-    units::{ByteRange, byte_range, count, duration, duration_nanos, rate},
+    units::{ByteRange, byte_range, count, duration, duration_nanos, rate, seed},
 };
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -88,7 +88,7 @@ pub struct ScenarioArgs {
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = duration)]
     pub warmup: Duration,
     /// Start of the random numbers [default: from the clock]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true, value_parser = seed)]
     pub seed: Option<u64>,
     /// Process ids of local servers, separated by commas, to report their CPU time and memory together
     #[arg(long, value_name = "PID", value_delimiter = ',')]
@@ -111,6 +111,9 @@ pub struct CompareArgs {
     /// Exit with 1 on a significant change such as p99>+10% or ops/s<-5%, or a figure such as errors>0; may be repeated
     #[arg(long, value_name = "BUDGET", value_parser = budget)]
     pub fail_if: Vec<Budget>,
+    /// Let --fail-if judge changes of fewer than 4 runs a side by blocks of 5 s; identical servers may fail it
+    #[arg(long)]
+    pub by_blocks: bool,
 }
 
 /// What to load, how and for how long.
@@ -184,7 +187,7 @@ pub struct RunArgs {
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = duration, help_heading = "Run")]
     pub session_timeout: Duration,
     /// Start of the random numbers [default: from the clock]
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, allow_hyphen_values = true, value_parser = seed, help_heading = "Run")]
     pub seed: Option<u64>,
     /// Process ids of local servers, separated by commas, to report their CPU time and memory together
     #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Run")]
@@ -258,7 +261,10 @@ impl RunArgs {
             duration: duration_nanos(self.duration),
             drain: duration_nanos(self.drain),
         };
-        let timeout_ms = i32::try_from(self.session_timeout.as_millis())?;
+        let timeout_ms = i32::try_from(self.session_timeout.as_millis()).ok().filter(|ms| *ms > 0);
+        let timeout_ms = timeout_ms.context(
+            "--session-timeout lies between 1ms and 596h (the server narrows it to what it allows)",
+        )?;
         Ok(Settings {
             hosts,
             plan: Arc::new(plan),

@@ -100,6 +100,11 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
         (_, _, Some(limit)) => (0.999, limit),
         (_, limit, _) => (0.99, limit.context("say what must hold, such as --p99 5ms")?),
     };
+    ensure!(
+        (0.1..=100.0).contains(&arguments.precision),
+        "--precision lies between 0.1 and 100 (percent), such as --precision 5"
+    );
+    ensure!(arguments.from <= arguments.most, "--from is not above --most, the highest rate that is tried");
     let run = &mut arguments.run;
     match (run.rate, &run.mix, run.writes, run.reads) {
         (None, None, None, None) => run.writes = Some(1.0),
@@ -118,11 +123,8 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
     let settings = arguments.run.settings()?;
     check_outputs([&arguments.run.json])?;
     let objective = Objective { quantile, limit: nanos(limit) };
-    let search = Search {
-        from: arguments.from,
-        most: arguments.most,
-        precision: (arguments.precision / 100.0).max(0.001),
-    };
+    let search =
+        Search { from: arguments.from, most: arguments.most, precision: arguments.precision / 100.0 };
     let mut live = Live::new(arguments.run.quiet, 0);
     let steps = find_max::find_max(&settings, objective, search, &stop_on_signals()?, &mut live)?;
     if let Some(path) = &arguments.run.json {
@@ -134,7 +136,8 @@ fn find(mut arguments: FindMaxArgs) -> anyhow::Result<bool> {
     layout::remove(&mut client, &settings.plan.root)?;
     client.close();
     printed?;
-    Ok(steps.iter().any(|step| step.verdict == find_max::Verdict::Holds))
+    let holds = steps.iter().any(|step| step.verdict == find_max::Verdict::Holds);
+    Ok(holds && find_max::bounded_by_generator(&steps).is_none())
 }
 
 fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
@@ -158,7 +161,7 @@ fn run_scenario(arguments: &ScenarioArgs) -> anyhow::Result<bool> {
 }
 
 fn compare_runs(arguments: &CompareArgs) -> anyhow::Result<bool> {
-    let (before, after) = (compare::read(&arguments.before)?, compare::read(&arguments.after)?);
+    let (before, after) = compare::read_both(&arguments.before, &arguments.after)?;
     let lines = compare::compare(&before, &after)?;
     print(compare::show(&lines, (before.len(), after.len())).trim_end())?;
     for difference in compare::unlike(&before, &after) {
@@ -171,6 +174,7 @@ fn compare_runs(arguments: &CompareArgs) -> anyhow::Result<bool> {
     if !dead.is_empty() && !arguments.fail_if.is_empty() {
         return Ok(false);
     }
+    compare::check_runs((before.len(), after.len()), &arguments.fail_if, arguments.by_blocks)?;
     compare::check_power(&lines, &arguments.fail_if)?;
     let failed = compare::exceeded(&lines, &arguments.fail_if);
     for budget in &failed {

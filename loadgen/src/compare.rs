@@ -1,7 +1,8 @@
 //! Two sets of runs against each other: by how much do they differ, and is it more than noise?
 //!
-//! With at least four runs on both sides, a run is a sample. With fewer, the counted seconds of the runs are; seconds of
-//! one run are not independent of each other, which the output says. The test is Mann and Whitney's U, two-sided: it
+//! With at least four runs on both sides, a run is a sample. With fewer, blocks of five seconds of the runs are. Blocks of
+//! one run are not independent of each other, and what differs from run to run is not in them: the output says so, and
+//! budgets of changes are not judged by them unless that is asked for. The test is Mann and Whitney's U, two-sided: it
 //! asks nothing about how latencies are distributed. Several metrics are several chances to be wrong: their
 //! probabilities are corrected by Holm's method. Failures are not tested: one more is one more.
 
@@ -10,14 +11,22 @@ use crate::{
     units::{duration, rate, show_count, show_nanos, three_digits},
 };
 use anyhow::{Context, bail, ensure};
-use std::{fmt::Write, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+mod ranks;
+
+pub use ranks::mann_whitney;
 
 /// Below this probability of equal distributions a difference counts as one.
 pub const SIGNIFICANT: f64 = 0.05;
 /// Runs on each side from which on runs are the samples: with three no difference, however large, is significant.
 const RUNS_ENOUGH: usize = 4;
-/// Pairs of sizes up to which the distribution of U is counted instead of approximated.
-const EXACT_LIMIT: usize = 20;
+/// Seconds that make one sample where runs are too few: neighbours share what one second has met.
+const BLOCK_SECONDS: u64 = 5;
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,13 +96,13 @@ impl Metric {
         report.load.loop_kind == "closed" && halt > tail * report.seconds && halt * 1e9 > limit
     }
 
-    /// One sample per counted second.
-    fn seconds(self, report: &Report) -> Vec<f64> {
-        report
+    /// One sample for each block of counted seconds: their mean. What is left at the end is left out.
+    fn blocks(self, report: &Report) -> Vec<f64> {
+        let seconds: Vec<(u64, f64)> = report
             .whole_seconds()
             .filter_map(|second| {
                 let latency = &second.response_ns;
-                Some(match self {
+                let value = match self {
                     Self::Rate => second.succeeded as f64 / second.width as f64,
                     Self::P50 => latency.p50 as f64,
                     Self::P99 => latency.p99 as f64,
@@ -101,9 +110,20 @@ impl Metric {
                     Self::Max => latency.max as f64,
                     Self::Errors => second.failed as f64 / second.width as f64,
                     Self::Cpu | Self::Reconnects => return None,
-                })
+                };
+                Some((second.width, value))
             })
-            .collect()
+            .collect();
+        let (mut blocks, mut width, mut sum) = (Vec::new(), 0, 0.0);
+        for (seconds, value) in seconds {
+            width += seconds;
+            sum += value * seconds as f64;
+            if width >= BLOCK_SECONDS {
+                blocks.push(sum / width as f64);
+                (width, sum) = (0, 0.0);
+            }
+        }
+        blocks
     }
 
     fn show(self, value: f64) -> String {
@@ -140,8 +160,16 @@ pub fn budget(text: &str) -> Result<Budget, String> {
     let number = text[at + 1..].trim();
     let relative = number.ends_with('%');
     let plain = number.trim_end_matches('%').trim_start_matches('+').parse::<f64>();
+    let has_unit = relative || matches!(metric, Metric::Rate | Metric::Errors | Metric::Reconnects);
     let limit = match (plain, metric) {
-        (Ok(limit), _) if limit.is_finite() => limit,
+        (Ok(limit), _) if limit.is_finite() && has_unit => limit,
+        (Ok(_), _) if !has_unit => {
+            let sign = &text[at..=at];
+            return Err(format!(
+                "`{text}` needs a unit: write a time such as {0}{sign}5ms, or a change such as {0}{sign}+10%",
+                metric.name()
+            ));
+        }
         (_, Metric::Rate) => rate(number).map_err(|_| wrong())?,
         (_, Metric::Errors | Metric::Reconnects) => return Err(wrong()),
         (_, _) => duration(number).map_err(|_| wrong())?.as_nanos() as f64,
@@ -164,7 +192,7 @@ pub struct Line {
     pub before: f64,
     /// Median of the second set.
     pub after: f64,
-    /// Samples on each side; fewer than runs times seconds where the figure is one of whole runs.
+    /// Samples on each side: runs, or blocks of seconds where the runs are too few.
     pub samples: (usize, usize),
     /// Probability that a difference like this is noise; `None` with too few samples, or where nothing is tested.
     pub p: Option<f64>,
@@ -224,8 +252,34 @@ fn runs_needed(family: usize) -> usize {
 ///
 /// # Errors
 /// If a file is not a run of this schema.
-pub fn read(files: &str) -> anyhow::Result<Vec<Report>> {
-    files.split(',').map(|file| read_one(Path::new(file))).collect()
+fn read(files: &str) -> anyhow::Result<Vec<(PathBuf, Report)>> {
+    files
+        .split(',')
+        .map(|file| {
+            ensure!(
+                !file.trim().is_empty(),
+                "`{files}` names no file between two commas or at an end; write a1.json,a2.json"
+            );
+            let path = Path::new(file.trim());
+            let report = read_one(path)?;
+            Ok((path.canonicalize().unwrap_or_else(|_| path.to_owned()), report))
+        })
+        .collect()
+}
+
+/// Reads both sets of runs, each a comma-separated list of files.
+///
+/// # Errors
+/// If a file is not a run of this schema, or is named twice: a run is no second sample of itself.
+pub fn read_both(before: &str, after: &str) -> anyhow::Result<(Vec<Report>, Vec<Report>)> {
+    let (before, after) = (read(before)?, read(after)?);
+    let mut seen = HashSet::new();
+    for (path, _) in before.iter().chain(&after) {
+        ensure!(seen.insert(path), "{} is named twice; each run counts once", path.display());
+    }
+    let reports = |set: Vec<(PathBuf, Report)>| set.into_iter().map(|(_, report)| report).collect();
+    drop(seen);
+    Ok((reports(before), reports(after)))
 }
 
 fn read_one(file: &Path) -> anyhow::Result<Report> {
@@ -257,10 +311,10 @@ pub fn compare(before: &[Report], after: &[Report]) -> anyhow::Result<Vec<Line>>
             if one.is_empty() || two.is_empty() {
                 return None;
             }
-            let seconds =
-                |set: &[Report]| set.iter().flat_map(|report| metric.seconds(report)).collect::<Vec<f64>>();
+            let blocks =
+                |set: &[Report]| set.iter().flat_map(|report| metric.blocks(report)).collect::<Vec<f64>>();
             let (first, second) =
-                if runs { (one.clone(), two.clone()) } else { (seconds(before), seconds(after)) };
+                if runs { (one.clone(), two.clone()) } else { (blocks(before), blocks(after)) };
             let samples = (first.len(), second.len());
             let p = if matches!(metric, Metric::Errors | Metric::Reconnects) {
                 None
@@ -272,22 +326,30 @@ pub fn compare(before: &[Report], after: &[Report]) -> anyhow::Result<Vec<Line>>
         .collect())
 }
 
-/// Whether the loads of two sets are alike; the differences if not.
+/// Whether the loads of all runs of two sets are alike; the differences if not.
 pub fn unlike(before: &[Report], after: &[Report]) -> Vec<String> {
-    let (one, two) = (&before[0].load, &after[0].load);
+    let aspects: [(&str, fn(&Report) -> String); 13] = [
+        ("loop", |run| run.load.loop_kind.clone()),
+        ("mix", |run| format!("{:?}", run.load.mixes)),
+        ("Poisson arrivals", |run| run.load.poisson.to_string()),
+        ("connections", |run| run.load.connections.to_string()),
+        ("in flight", |run| run.load.in_flight.to_string()),
+        ("value bytes", |run| format!("{:?}", run.load.value_bytes)),
+        ("znodes", |run| run.load.znodes.to_string()),
+        ("keys", |run| run.load.keys.clone()),
+        ("depth", |run| run.load.depth.to_string()),
+        ("seconds of warm-up", |run| three_digits(run.load.warmup_seconds)),
+        ("measured seconds", |run| three_digits(run.seconds)),
+        ("verification", |run| run.verification.is_some().to_string()),
+        ("being interrupted", |run| run.interrupted.to_string()),
+    ];
     let mut differences = Vec::new();
-    let mut note = |what: &str, one: String, two: String| {
-        if one != two {
-            differences.push(format!("{what}: {one} and {two}"));
+    for (what, of) in aspects {
+        let seen: BTreeSet<String> = before.iter().chain(after).map(of).collect();
+        if seen.len() > 1 {
+            differences.push(format!("{what}: {}", seen.into_iter().collect::<Vec<_>>().join(" and ")));
         }
-    };
-    note("loop", one.loop_kind.clone(), two.loop_kind.clone());
-    note("mix", format!("{:?}", one.mixes), format!("{:?}", two.mixes));
-    note("connections", one.connections.to_string(), two.connections.to_string());
-    note("in flight", one.in_flight.to_string(), two.in_flight.to_string());
-    note("value bytes", format!("{:?}", one.value_bytes), format!("{:?}", two.value_bytes));
-    note("znodes", one.znodes.to_string(), two.znodes.to_string());
-    note("keys", one.keys.clone(), two.keys.clone());
+    }
     differences
 }
 
@@ -296,7 +358,8 @@ pub fn show(lines: &[Line], runs: (usize, usize)) -> String {
     let mut out = String::new();
     let all: Vec<&Line> = lines.iter().collect();
     let corrected = holm(&all);
-    let tested = corrected.iter().flatten().count();
+    let runs_are_samples = runs.0.min(runs.1) >= RUNS_ENOUGH;
+    let tested = lines.iter().filter(|line| line.is_tested()).count();
     let _ =
         writeln!(out, "{:<8}{:>14}{:>14}{:>10}  {:<8}{:<8}", "", "before", "after", "change", "p", "p Holm");
     for (line, corrected) in lines.iter().zip(&corrected) {
@@ -311,20 +374,28 @@ pub fn show(lines: &[Line], runs: (usize, usize)) -> String {
             if change.is_finite() { format!("{:+.1}%", change * 100.0) } else { "new".to_owned() },
             probability(line.p),
             probability(*corrected),
-            if corrected.is_some_and(|p| p < SIGNIFICANT) { "significant" } else { "" }
+            match corrected {
+                Some(p) if *p < SIGNIFICANT && runs_are_samples => "significant",
+                Some(p) if *p < SIGNIFICANT => "differs within these runs",
+                _ => "",
+            }
         );
     }
-    if tested > 1 {
+    if corrected.iter().flatten().count() > 1 {
         let _ = writeln!(
             out,
             "note: {tested} metrics were tested; \"p Holm\" is corrected for that, and below {SIGNIFICANT} significant."
         );
     }
-    if runs.0.min(runs.1) < RUNS_ENOUGH {
+    if !runs_are_samples {
         let _ = writeln!(
             out,
-            "note: {} and {} runs: the seconds of the runs were taken as samples; {RUNS_ENOUGH} runs on each side tell more.",
-            runs.0, runs.1
+            "note: {} and {} runs: blocks of {BLOCK_SECONDS} s of the runs were taken as samples. They are not independent, \
+             and what differs from run to run is not in them: two runs of one server may differ as much. Compare {} runs on \
+             each side.",
+            runs.0,
+            runs.1,
+            runs_needed(tested.max(1))
         );
     }
     for (line, _) in lines.iter().zip(&corrected).filter(|(line, _)| line.is_tested()) {
@@ -350,6 +421,28 @@ fn family<'a>(lines: &'a [Line], budgets: &[Budget]) -> Vec<&'a Line> {
     lines.iter().filter(|line| line.is_tested()).filter(limited).collect()
 }
 
+/// Whether budgets of changes can be judged by so many runs.
+///
+/// # Errors
+/// If the samples would be blocks of seconds, which find differences between runs of one server, and nobody has asked for
+/// that.
+pub fn check_runs(runs: (usize, usize), budgets: &[Budget], blocks_are_enough: bool) -> anyhow::Result<()> {
+    let change = budgets
+        .iter()
+        .find(|budget| budget.relative && !matches!(budget.metric, Metric::Errors | Metric::Reconnects));
+    if let Some(budget) = change {
+        ensure!(
+            blocks_are_enough || runs.0.min(runs.1) >= RUNS_ENOUGH,
+            "`{}` cannot be judged by {} and {} runs: runs of one server differ from each other. Give at least {RUNS_ENOUGH} on \
+             each side (a1.json,a2.json,...), or --by-blocks to judge by blocks of {BLOCK_SECONDS} s all the same",
+            budget.text,
+            runs.0,
+            runs.1
+        );
+    }
+    Ok(())
+}
+
 /// Whether these budgets can be exceeded at all.
 ///
 /// # Errors
@@ -364,7 +457,7 @@ pub fn check_power(lines: &[Line], budgets: &[Budget]) -> anyhow::Result<()> {
              least {runs} runs on each side (a1.json,a2.json,...){}",
             line.metric.name(),
             family.len(),
-            if line.metric == Metric::Cpu { "" } else { ", or runs of 10 seconds and more (-d 10s)" },
+            if line.metric == Metric::Cpu { "" } else { ", or longer ones with --by-blocks" },
             runs = runs_needed(family.len()),
         );
     }
@@ -466,70 +559,6 @@ fn median(mut values: Vec<f64>) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
 }
 
-/// Two-sided probability of a difference like this between equal distributions; `None` below three samples a side.
-pub fn mann_whitney(one: &[f64], two: &[f64]) -> Option<f64> {
-    let (n, m) = (one.len(), two.len());
-    if n < 3 || m < 3 {
-        return None;
-    }
-    let mut all: Vec<(f64, bool)> =
-        one.iter().map(|v| (*v, true)).chain(two.iter().map(|v| (*v, false))).collect();
-    all.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut rank_sum, mut tie_sum, mut ties) = (0.0, 0.0, false);
-    let mut at = 0;
-    while at < all.len() {
-        let end = at + all[at..].iter().take_while(|(value, _)| *value == all[at].0).count();
-        let rank = (at + 1 + end) as f64 / 2.0;
-        rank_sum += rank * all[at..end].iter().filter(|(_, first)| *first).count() as f64;
-        let size = (end - at) as f64;
-        tie_sum += size * size * size - size;
-        ties |= end - at > 1;
-        at = end;
-    }
-    let u = rank_sum - (n * (n + 1)) as f64 / 2.0;
-    let u = u.min((n * m) as f64 - u);
-    if !ties && n <= EXACT_LIMIT && m <= EXACT_LIMIT {
-        return Some((2.0 * exact_tail(n, m, u as usize)).min(1.0));
-    }
-    let (n, m) = (n as f64, m as f64);
-    let all = n + m;
-    let deviation = (n * m / 12.0 * (all + 1.0 - tie_sum / (all * (all - 1.0)))).sqrt();
-    if deviation == 0.0 {
-        return Some(1.0);
-    }
-    let z = ((n * m / 2.0 - u).abs() - 0.5).max(0.0) / deviation;
-    Some((2.0 * normal_tail(z)).min(1.0))
-}
-
-/// Share of the arrangements of n and m samples whose U is at most `u`.
-fn exact_tail(n: usize, m: usize, u: usize) -> f64 {
-    // counts[i][s]: ways to choose i of the ranks seen so far with U = s.
-    let most = n * m;
-    let mut counts = vec![vec![0.0_f64; most + 1]; n + 1];
-    counts[0][0] = 1.0;
-    for rank in 1..=n + m {
-        for chosen in (1..=n.min(rank)).rev() {
-            // Taken as the `chosen`-th smallest, a rank has rank - chosen of the others beneath it.
-            let beneath = rank - chosen;
-            for sum in beneath..=most {
-                counts[chosen][sum] += counts[chosen - 1][sum - beneath];
-            }
-        }
-    }
-    let total: f64 = counts[n].iter().sum();
-    counts[n][..=u.min(most)].iter().sum::<f64>() / total
-}
-
-/// Probability that a normal variable is above `z` (Abramowitz and Stegun 7.1.26, error below 1.5e-7).
-fn normal_tail(z: f64) -> f64 {
-    let x = z / std::f64::consts::SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let poly = t
-        * (0.254_829_592
-            + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
-    0.5 * poly * (-x * x).exp()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -596,6 +625,87 @@ mod tests {
         assert!(show(&lines(3), (3, 3)).contains("can be significant"), "{}", show(&lines(3), (3, 3)));
     }
 
+    fn report() -> Report {
+        use clap::Parser;
+        let line = crate::args::CommandLine::try_parse_from(["loadgen", "--writes", "1k/s", "--seed", "1"]);
+        Report::new(&line.unwrap().run.settings().unwrap(), &crate::run::Outcome::default())
+    }
+
+    /// Danger: the example that users copy can find nothing.
+    #[test]
+    fn the_example_of_the_readme_has_runs_enough_for_all_metrics() {
+        let readme = include_str!("../README.md");
+        let line = readme.split("loadgen compare ").nth(1).unwrap();
+        let needed = runs_needed(Metric::ALL.len() - 2);
+        assert_eq!(needed, 5);
+        for side in line.split(' ').take(2) {
+            assert!(side.split(',').count() >= needed, "{side}: {needed} are needed");
+        }
+        assert!(least_p(needed, needed) * 6.0 < SIGNIFICANT && least_p(4, 4) * 6.0 > SIGNIFICANT);
+    }
+
+    #[test]
+    fn seconds_are_no_samples_but_their_blocks_are() {
+        let mut one = report();
+        one.seconds = 12.0;
+        let second = crate::report::SecondResult {
+            second: 0,
+            width: 1,
+            warmup: false,
+            succeeded: 0,
+            failed: 0,
+            in_flight: 0,
+            response_ns: one.schedule_lag_ns.clone(),
+        };
+        one.timeline = (0..12)
+            .map(|at| crate::report::SecondResult { second: at, succeeded: at, ..second.clone() })
+            .collect();
+        assert_eq!(Metric::Rate.blocks(&one), [2.0, 7.0]);
+        let budgets = [budget("p99>+10%").unwrap()];
+        let words = check_runs((1, 1), &budgets, false).unwrap_err().to_string();
+        assert!(words.contains("--by-blocks") && words.contains("1 and 1 runs"), "{words}");
+        assert!(check_runs((1, 1), &budgets, true).is_ok() && check_runs((4, 4), &budgets, false).is_ok());
+        assert!(check_runs((1, 1), &[budget("errors>+0%").unwrap()], false).is_ok());
+        let lines = compare(&[one.clone()], &[one]).unwrap();
+        assert!(show(&lines, (1, 1)).contains("not independent"), "{}", show(&lines, (1, 1)));
+    }
+
+    /// Danger: one run among many was another load.
+    #[test]
+    fn every_run_of_both_sides_must_be_alike() {
+        let like = || vec![report(), report()];
+        assert_eq!(unlike(&like(), &like()), Vec::<String>::new());
+        let changes: [fn(&mut Report); 5] = [
+            |run| run.load.depth = 3,
+            |run| run.load.poisson = true,
+            |run| run.seconds = 99.0,
+            |run| {
+                run.verification =
+                    Some(crate::report::Verification { checks: 1, violations: Default::default() })
+            },
+            |run| run.interrupted = true,
+        ];
+        for change in changes {
+            let mut set = like();
+            change(&mut set[1]);
+            assert_eq!(unlike(&set, &like()).len(), 1);
+            assert_eq!(unlike(&like(), &set).len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_list_of_files_names_each_once_and_none_that_is_empty() {
+        let words = read_both("a.json,,b.json", "c.json").unwrap_err().to_string();
+        assert!(words.contains("a.json") && !words.contains("names no"), "the first is read first: {words}");
+        assert!(read_both("", "c.json").unwrap_err().to_string().contains("names no file"));
+        let file = std::env::temp_dir().join(format!("loadgen-compare-{}.json", std::process::id()));
+        std::fs::write(&file, serde_json::to_string(&report()).unwrap()).unwrap();
+        let name = file.to_str().unwrap();
+        let words = read_both(name, name).unwrap_err().to_string();
+        std::fs::remove_file(&file).unwrap();
+        assert!(words.contains("is named twice"), "{words}");
+    }
+
     /// Danger: a thousand failures more, in so few runs that they count as noise.
     #[test]
     fn failures_need_no_significance() {
@@ -615,14 +725,15 @@ mod tests {
         assert_eq!(exceeded(&[], &[budget("ops/s<-5%").unwrap()]).len(), 1);
         assert!(budget("p98>+10%").unwrap_err().contains("p99.9"));
         assert!(budget("p99").is_err());
-        for (text, limit) in [("p99>5ms", 5e6), ("max>2s", 2e9), ("p50>700", 700.0), ("ops/s<40k", 4e4)] {
+        for (text, limit) in [("p99>5ms", 5e6), ("max>2s", 2e9), ("p50>700us", 7e5), ("ops/s<40k", 4e4)] {
             assert_eq!(
                 budget(text).map(|budget| (budget.limit, budget.relative)),
                 Ok((limit, false)),
                 "{text}"
             );
         }
-        for wrong in ["p99>fast", "errors>5ms", "ops/s<5ms", "p99>nan"] {
+        assert!(budget("p99>5").unwrap_err().contains("needs a unit"));
+        for wrong in ["p99>fast", "p99>5", "cpu<0", "errors>5ms", "ops/s<5ms", "p99>nan"] {
             assert!(budget(wrong).is_err(), "{wrong}");
         }
         assert!(check_alone(&[budget("p99>5ms").unwrap()], false).is_ok());

@@ -1,11 +1,11 @@
 //! The highest rate at which a latency objective holds, found by bisection.
 
 use crate::{
-    clock::Nanos,
+    clock::{Nanos, SECOND},
     mix::{Pace, Plan, Stream},
     report::Report,
     run::{self, Settings, Watcher},
-    units::{show_count, show_nanos},
+    units::{show_count, show_nanos, three_digits},
 };
 use std::{
     fmt::Write,
@@ -90,8 +90,10 @@ pub fn find_max(
     let mut steps: Vec<Step> = Vec::new();
     let (mut good, mut bad): (f64, Option<f64>) = (0.0, None);
     let mut rate = search.from.min(search.most);
+    let mut repeated = None;
     while steps.len() < RUNS_LIMIT && !stop.load(Ordering::Relaxed) {
         let step = try_rate(settings, objective, rate, stop, watcher)?;
+        let again = step.verdict == Verdict::GeneratorLimits && repeated != Some(rate);
         watcher.step(&format!(
             "{:>12}/s  p{} {:>8}  {}",
             show_count(rate as u64),
@@ -101,6 +103,11 @@ pub fn find_max(
         ));
         let verdict = step.verdict;
         steps.push(step);
+        if again {
+            // Somebody else may have had the generator's CPU: once more, before the search goes by it.
+            repeated = Some(rate);
+            continue;
+        }
         match verdict {
             Verdict::Holds => good = rate,
             Verdict::Misses | Verdict::GeneratorLimits => bad = Some(rate),
@@ -119,6 +126,25 @@ pub fn find_max(
     Ok(steps)
 }
 
+/// Samples from which on a quantile is one, and not the largest of all.
+fn samples_needed(quantile: f64) -> u64 {
+    (1.0 / (1.0 - quantile)).round() as u64
+}
+
+/// How long to measure: as asked for, or (within a minute) until there are samples enough.
+fn length(asked: Nanos, quantile: f64, rate: f64) -> Nanos {
+    let needed = 1.2 * samples_needed(quantile) as f64 / rate * SECOND as f64;
+    asked.max((needed as Nanos).min(60 * SECOND))
+}
+
+/// The rate at which nothing but the generator ended the search, if it did.
+pub fn bounded_by_generator(steps: &[Step]) -> Option<&Step> {
+    let knee = steps.iter().rposition(|step| step.verdict == Verdict::Holds)?;
+    let next = steps.get(knee + 1)?;
+    let mut tries = steps[knee + 1..].iter().filter(|step| step.rate == next.rate);
+    tries.all(|step| step.verdict == Verdict::GeneratorLimits).then_some(next)
+}
+
 fn try_rate(
     settings: &Settings,
     objective: Objective,
@@ -134,7 +160,8 @@ fn try_rate(
             .map(|stream| Stream { rate: stream.rate / sum * rate, mix: stream.mix.clone() })
             .collect();
     }
-    let settings = Settings { plan: Arc::new(plan), ..settings.clone() };
+    let mut settings = Settings { plan: Arc::new(plan), ..settings.clone() };
+    settings.phases.duration = length(settings.phases.duration, objective.quantile, rate);
     let outcome = run::run(&settings, stop.clone(), &mut Quiet(watcher))?;
     let at_quantile = outcome.measured.response_at(objective.quantile);
     let report = Report::new(&settings, &outcome);
@@ -191,7 +218,12 @@ pub fn show(steps: &[Step], objective: Objective) -> String {
         Some(at) => {
             let _ = writeln!(
                 out,
-                "highest rate with {name} <= {}: {}/s",
+                "{} with {name} <= {}: {}/s",
+                if bounded_by_generator(steps).is_some() {
+                    "lower bound, set by the generator, of the highest rate"
+                } else {
+                    "highest rate"
+                },
                 show_nanos(objective.limit),
                 show_count(steps[at].rate as u64)
             );
@@ -206,6 +238,17 @@ pub fn show(steps: &[Step], objective: Objective) -> String {
             out,
             "note: the search was interrupted after {} of its rates: the knee may be higher.",
             steps.iter().filter(|step| step.verdict != Verdict::Interrupted).count()
+        );
+    }
+    let needed = samples_needed(objective.quantile);
+    let few = |step: &&Step| step.report.total.succeeded < needed && step.verdict != Verdict::Interrupted;
+    if let Some(step) = steps.iter().find(few) {
+        let _ = writeln!(
+            out,
+            "note: at {}/s there were {} answers; {name} of fewer than {} is the largest of them. Measure longer (-d).",
+            three_digits(step.rate),
+            show_count(step.report.total.succeeded),
+            show_count(needed)
         );
     }
     let above = &steps[knee.map_or(0, |at| at + 1)..];
@@ -270,5 +313,32 @@ mod tests {
         let text = show(&[step(1e3, Verdict::Holds), step(2e3, Verdict::Interrupted)], objective);
         assert!(text.contains("interrupted after 1 of its rates") && text.contains("<- knee"), "{text}");
         assert!(!show(&[step(1e3, Verdict::Misses)], objective).contains("note"));
+    }
+
+    /// Danger: what the generator could not send is taken for what the server can hold.
+    #[test]
+    fn a_generator_that_ends_the_search_makes_a_lower_bound() {
+        let step = |rate, verdict| Step { rate, at_quantile: 1, verdict, report: report() };
+        let objective = Objective { quantile: 0.99, limit: 5_000_000 };
+        let (holds, limits) = (Verdict::Holds, Verdict::GeneratorLimits);
+        let twice = [step(1e3, holds), step(2e3, limits), step(2e3, limits), step(4e3, Verdict::Misses)];
+        assert!(bounded_by_generator(&twice).is_some());
+        assert!(show(&twice, objective).contains("lower bound, set by the generator"));
+        let once = [step(1e3, holds), step(2e3, limits), step(2e3, Verdict::Misses)];
+        assert!(bounded_by_generator(&once).is_none());
+        assert!(bounded_by_generator(&[step(2e3, limits), step(2e3, holds)]).is_none());
+    }
+
+    /// Danger: a p99 of ten answers.
+    #[test]
+    fn a_quantile_has_samples_enough_or_it_is_said() {
+        assert_eq!(length(2 * SECOND, 0.99, 1e3), 2 * SECOND);
+        assert_eq!(length(2 * SECOND, 0.99, 10.0), 12 * SECOND);
+        assert_eq!(length(2 * SECOND, 0.999, 0.1), 60 * SECOND);
+        let mut few = report();
+        few.total.succeeded = 99;
+        let step = Step { rate: 1.5, at_quantile: 1, verdict: Verdict::Holds, report: few };
+        let text = show(&[step], Objective { quantile: 0.99, limit: 5_000_000 });
+        assert!(text.contains("at 1.50/s there were 99 answers"), "{text}");
     }
 }

@@ -232,6 +232,9 @@ fn section(out: &mut String, heading: &str, chart: &str) {
     let _ = write!(out, "<h2>{heading}</h2>{chart}");
 }
 
+/// Operations with a curve of their own: as many as can be told apart.
+const CURVES_LIMIT: usize = 5;
+
 /// Percentile curves: x counts nines, so that the tail has as much room as the rest.
 fn curves(out: &mut String, report: &Report) {
     let line = |name: &str, curve: &[(f64, u64)]| Series {
@@ -248,7 +251,7 @@ fn curves(out: &mut String, report: &Report) {
     if report.operations.len() > 1 {
         let mut busiest: Vec<_> = report.operations.iter().collect();
         busiest.sort_by_key(|(_, result)| std::cmp::Reverse(result.succeeded));
-        for (name, result) in busiest.into_iter().take(5) {
+        for (name, result) in busiest.into_iter().take(CURVES_LIMIT) {
             series.push(line(name, &result.response_curve));
         }
     }
@@ -261,6 +264,13 @@ fn curves(out: &mut String, report: &Report) {
         x_step: |_| 1.0,
     };
     section(out, "Latency by percentile", &draw(&series, &axes));
+    let kinds = report.operations.len();
+    if kinds > CURVES_LIMIT {
+        let _ = writeln!(
+            out,
+            "<p class=\"about\">Curves of the {CURVES_LIMIT} most frequent of {kinds} operations; the table below has all.</p>"
+        );
+    }
 }
 
 /// 1 is 90%, 2 is 99%.

@@ -365,6 +365,8 @@ impl Report {
             }
             // Of a session or a watch cycle only a part is one request: the law says nothing of their mixture.
             pace if pace.has(Operation::Session) || pace.has(Operation::Watch) => {}
+            // Ended in its warm-up, or never answered: there is nothing to multiply.
+            Pace::Closed { .. } if self.total.succeeded == 0 => {}
             Pace::Closed { in_flight, .. } => {
                 let expected = (in_flight * settings.plan.connections) as f64;
                 let seen = self.total.service_ns.mean * 1e-9 * self.total.rate;

@@ -64,6 +64,11 @@ pub fn count(text: &str) -> Result<u64, String> {
     Ok(value as u64)
 }
 
+/// Where random numbers start: any number of 64 bits.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a seed; write a whole number from 0 to {}", u64::MAX))
+}
+
 /// Sizes in bytes, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ByteRange {
@@ -165,6 +170,8 @@ mod tests {
         assert!(byte_range("9..3").is_err());
         assert_eq!(count("1M"), Ok(1_000_000));
         assert!(count("1.5").is_err());
+        assert_eq!(seed("7"), Ok(7));
+        assert!(seed("-1").unwrap_err().contains("from 0 to"));
     }
 
     /// A range whose ends never come would measure another load than it says.

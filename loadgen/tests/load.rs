@@ -116,6 +116,7 @@ fn an_honest_server_passes_verification() {
     assert!(report.verification.as_ref().unwrap().checks > 1000);
     assert_eq!(report.operations.len(), 9);
     let html = page(&report);
+    assert!(html.contains("Curves of the 5 most frequent of 9 operations"));
     assert!(html.contains("<svg") && !html.contains("http://127") && html.ends_with("</html>\n"));
     let json = serde_json::to_string(&report).unwrap();
     let again: Report = serde_json::from_str(&json).unwrap();
@@ -338,6 +339,7 @@ fn a_run_can_be_ended_in_its_warmup() {
         let report = load_with(line, &fake.address, &mut calls, stop).unwrap();
         assert!(report.interrupted && report.total.succeeded == 0, "{:?}", report.total);
         assert!(report.remarks.iter().any(|remark| remark.contains("no figures")), "{:?}", report.remarks);
+        assert!(!report.remarks.iter().any(|remark| remark.contains("Latency x")), "{:?}", report.remarks);
         assert!(report.timeline.iter().all(|second| second.warmup) && !report.timeline.is_empty());
         assert!(page(&report).ends_with("</html>\n"), "a page of nothing is a page");
     }
@@ -432,6 +434,19 @@ fn wrong_arguments_are_refused_before_the_load() {
     assert!(refused.contains("no process 4194999") && refused.contains("--pid"), "{refused}");
     let refused = words("--writes 1/s --cores 0");
     assert!(refused.contains("--cores 2"), "{refused}");
+    let refused = words("--writes 1/s --session-timeout 600h");
+    assert!(refused.contains("--session-timeout lies between 1ms and 596h"), "{refused}");
+    for (line, hint) in [
+        ("find-max --p99 5ms --precision nan", "--precision"),
+        ("find-max --p99 5ms --from 2k/s --most 1k/s", "--from is not above --most"),
+    ] {
+        let words = ["loadgen"].into_iter().chain(line.split(' ')).chain(["--hosts", &fake.address]);
+        let line = CommandLine::try_parse_from(words).unwrap();
+        let refused = loadgen::command::execute(line).unwrap_err().to_string();
+        assert!(refused.contains(hint), "{refused}");
+    }
+    let seed = CommandLine::try_parse_from(["loadgen", "--seed", "-1"]).unwrap_err().to_string();
+    assert!(seed.contains("`-1` is not a seed"), "{seed}");
 }
 
 /// A port that accepts and says nothing, such as one of another protocol that waits for a greeting.
