@@ -328,7 +328,8 @@ pub fn compare(before: &[Report], after: &[Report]) -> anyhow::Result<Vec<Line>>
 
 /// Whether the loads of all runs of two sets are alike; the differences if not.
 pub fn unlike(before: &[Report], after: &[Report]) -> Vec<String> {
-    let aspects: [(&str, fn(&Report) -> String); 13] = [
+    type Aspect = (&'static str, fn(&Report) -> String);
+    let aspects: [Aspect; 13] = [
         ("loop", |run| run.load.loop_kind.clone()),
         ("mix", |run| format!("{:?}", run.load.mixes)),
         ("Poisson arrivals", |run| run.load.poisson.to_string()),
