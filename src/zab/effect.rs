@@ -234,7 +234,8 @@ pub enum Effect {
     /// In place of [`Effect::StopServing`] when the counter of the epoch is used up (S25): serve nobody, but let clients
     /// keep their connections, and what they asked wait. What is replayed from here on tells which of it was ordered;
     /// with [`Effect::Serve`] the rest is asked again, in its order. A [`Effect::Truncate`] or [`Effect::Install`] that
-    /// comes before ends that: then the clients are told as with `StopServing`.
+    /// comes before ends that: then the clients are told as with `StopServing`. A `StopServing` that comes before, because
+    /// it was not the end of the epoch after all, ends it too.
     Suspend,
     /// The server looks for a leader now.
     Look {

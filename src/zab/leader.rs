@@ -552,6 +552,7 @@ impl Leading {
         member.commit(member.tail.appended(), effects);
         // Who asks from now on hears of this reign, not of the last one (ZOOKEEPER-1732).
         member.vote.peer_epoch = self.epoch;
+        member.suspended_in = None;
         effects.push(Effect::Serve { service: Service::Leading, epoch: self.epoch });
         for link in self.links_at(Stage::Synced) {
             self.up_to_date(link, effects);

@@ -361,6 +361,11 @@ impl Learner {
         // Who asks from now on hears of this reign, not of the last one (ZOOKEEPER-1732).
         member.vote.peer_epoch = self.epoch;
         let service = if member.place.is_some() { Service::Following } else { Service::Observing };
+        // The link broke and the epoch goes on: its leader may have ordered, or may yet order, what it was asked over the
+        // old link, so nothing of it may be asked again.
+        if member.suspended_in.take() == Some(self.epoch) {
+            effects.push(Effect::StopServing);
+        }
         effects.push(Effect::Serve { service, epoch: self.epoch });
         self.stage = Stage::Active { acked: committed };
         self.acknowledge(member, member.tail.durable(), effects);

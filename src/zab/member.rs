@@ -37,6 +37,8 @@ pub(crate) struct Member {
     pub(crate) needs_snapshot: bool,
     /// Records above this one are cheaper to send than an image is.
     pub(crate) cheap_from: Zxid,
+    /// The epoch whose end clients wait over, if they do.
+    pub(crate) suspended_in: Option<Epoch>,
     /// Whom this server follows, or is, when it is not looking.
     pub(crate) vote: Vote,
     /// The election round of that vote (logical clock).
@@ -64,6 +66,7 @@ impl Member {
             replayed,
             needs_snapshot: false,
             cheap_from: Zxid(i64::MAX),
+            suspended_in: None,
             vote: Vote::NONE,
             election_epoch: 0,
             peers_up: BTreeSet::new(),

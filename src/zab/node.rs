@@ -272,6 +272,7 @@ fn leave(
         }
     };
     if served {
+        member.suspended_in = rolls_over.then_some(member.accepted_epoch);
         effects.push(if rolls_over { Effect::Suspend } else { Effect::StopServing });
     }
     *state = look(member, because, now_ms, effects);

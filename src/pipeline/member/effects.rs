@@ -102,6 +102,11 @@ impl Pipeline {
             Effect::SendSnapshot { link, zxid } => self.send_snapshot(link, zxid),
             Effect::Notify { to, notification } => self.links().notify(to, notification),
             Effect::Serve { service, epoch } => self.serve(service, epoch),
+            Effect::StopServing if self.is_suspended() => {
+                self.end_suspension("the last leader goes on in its epoch");
+            }
+            // They waited for too long, and were told so.
+            Effect::StopServing if self.duty == Duty::Idle => {}
             Effect::StopServing => self.stop_serving(),
             Effect::Suspend => self.suspend(),
             Effect::Look { because } => {

@@ -445,3 +445,37 @@ fn zookeeper_1277_the_leader_steps_down_before_the_counter_wraps() {
     assert!(effects.contains(&Effect::Look { because: Trouble::Rollover }));
     assert!(effects.contains(&Effect::SaveEpoch { file: EpochFile::Accepted, epoch: Epoch(3) }));
 }
+
+/// S25. Danger: the link broke near the end of the counter, but the epoch goes on: what the leader was asked over the old
+/// link may be ordered yet, and is asked once more, and done twice.
+#[test]
+fn clients_wait_for_a_new_epoch_and_not_for_the_same_one_again() {
+    let last = z(2, u32::MAX - 9);
+    for epoch in [2, 3] {
+        let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+        story.packet(Packet::Diff { zxid: last });
+        story.history(last);
+        story.new_leader(2);
+        story.durable(last);
+        story.saved(2);
+        story.packet(Packet::UpToDate);
+        assert!(story.asks(&Effect::Serve { service: Service::Following, epoch: Epoch(2) }));
+        assert!(!story.asks(&Effect::StopServing));
+        story.on(Event::Down { link: LINK });
+        assert!(story.asks(&Effect::Suspend));
+
+        story.hears(ServerId(1), OTHER, last, ServerState::Following);
+        story.hears(OTHER, OTHER, last, ServerState::Leading);
+        story.on(Event::Up { link: LINK, dialled: Some(OTHER) });
+        story.packet(Packet::LeaderInfo { epoch: Epoch(epoch), protocol_version: 0x10000 });
+        story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(epoch) });
+        story.packet(Packet::Diff { zxid: last });
+        story.new_leader(epoch);
+        story.saved(epoch);
+        story.packet(Packet::UpToDate);
+        let served = story.effects.iter().position(|effect| matches!(effect, Effect::Serve { .. }));
+        let told = story.effects.iter().position(|effect| *effect == Effect::StopServing);
+        assert_eq!(told.is_some(), epoch == 2, "{:?}", story.effects);
+        assert!(told < served, "{:?}", story.effects);
+    }
+}
