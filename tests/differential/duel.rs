@@ -159,11 +159,15 @@ impl Duel {
             let is_answer = |line: &Line| line.kind == Kind::Reply { index: at, err: 0 };
             operation.op() == Some(OpCode::CloseSession) && lines.0.iter().any(is_answer)
         });
-        if is_closed {
+        // Of a refusal that ends the connection (C25) too: see `behind-refusal` in the table of exceptions.
+        let is_refused = lines.0.iter().any(|line| matches!(line.kind, Kind::Reply { err: -6, .. }));
+        if is_closed || is_refused {
             // Nothing can be asked on it any more: it must end by itself (C24).
             let left = (self.apache.leave_behind(slot), self.zkfast.leave_behind(slot));
             lines.0.extend(left.0.map(Left::lines).unwrap_or_default());
             lines.1.extend(left.1.map(Left::lines).unwrap_or_default());
+        }
+        if is_closed {
             self.both(|side, _| side.forget_session(slot));
         }
         self.compare(slot, operations, &lines, is_closed)?;

@@ -159,6 +159,14 @@ pub const EXCEPTIONS: &[Exception] = &[
         what: "nothing behind a closeSession is done or answered, the connection ends (rows C26, S6, E21)",
     },
     Exception {
+        id: "behind-refusal",
+        ticket: "Apache queues the refusal first and the end of the connection after it; an answer that comes to stand behind \
+                 both before they are written leaves with them",
+        until: None,
+        avoided: true,
+        what: "behind a refused operation nothing is asked: both connections must end by themselves (row C25)",
+    },
+    Exception {
         id: "other-digits",
         ticket: "Java's numbers may have the digits of any script",
         until: None,

@@ -41,7 +41,8 @@ mod side;
 mod stream;
 
 use duel::{Difference, Duel};
-use stream::{Avoid, Stream};
+use operation::Operation;
+use stream::{Action, Avoid, Step, Stream};
 
 /// Seed of the first stream of a run that asks for none.
 const FIRST_SEED: u64 = 1;
@@ -111,6 +112,19 @@ fn streams_of_operations_are_answered_as_apache_answers_them() {
         tally.errors * 20 > tally.operations && tally.errors * 2 < tally.operations,
         "hardly any refusal, or hardly anything else"
     );
+}
+
+/// Danger: Apache's server queues the end of a refused connection behind the refusal, and answers what comes in between:
+/// a comparison that asks on is one that fails once in a thousand times.
+#[test]
+fn nothing_is_asked_behind_a_refusal_that_ends_the_connection() {
+    const REFUSALS: usize = 150;
+    let refused = |code| Operation { code, fields: vec![], cut: 0, xid: None };
+    let steps = [-1, 0, 99].into_iter().cycle().take(REFUSALS);
+    let steps = steps.map(|code| Step { slot: 0, action: Action::Ask(vec![refused(code)]) }).collect();
+    let mut duel = Duel::start();
+    duel.play(&Stream { seed: 0, steps }).unwrap_or_else(|difference| panic!("{}", difference.words));
+    assert_eq!(duel.tally.errors, REFUSALS, "each is refused");
 }
 
 /// Shortens a failing stream and shows it.
