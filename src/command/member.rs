@@ -20,6 +20,7 @@ pub(super) fn protocol(settings: &EnsembleSettings) -> Config {
     let mut config = Config::new(settings.me, settings.ensemble.clone());
     config.tick_ms = settings.tick_ms.into();
     config.init_limit_ticks = settings.init_limit_ticks.into();
+    config.connect_limit_ticks = settings.connect_limit_ticks.into();
     config.sync_limit_ticks = settings.sync_limit_ticks.into();
     config.notification_interval_ms_min = settings.notification_interval_ms_min.into();
     config.notification_interval_ms_max = settings.notification_interval_ms_max.into();

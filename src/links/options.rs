@@ -24,7 +24,8 @@ pub struct LinkOptions {
     pub election_dial_limit: Duration,
     /// How long a caller on the election port may take to say who it is: `quorumCnxnTimeoutMs`, else syncLimit (Q17).
     pub greeting_limit: Duration,
-    /// How long opening a learner connection may take: syncLimit, as Apache's `connectToLeader` (row Q46).
+    /// How long opening a learner connection may take: syncLimit, and no longer than connectToLearnerMasterLimit, which is
+    /// for all dials together (row Q46). Apache gives all of it to the first dial; a second one sends another SYN.
     pub leader_dial_limit: Duration,
     /// How long an image may make no progress: initLimit.
     pub image_silence_limit: Duration,
@@ -81,6 +82,7 @@ impl LinkOptions {
             election_dial_limit: milliseconds(settings.election_dial_timeout_ms.max(1)),
             keep_alive: settings.election_keep_alive,
             greeting_limit: milliseconds(settings.election_handshake_timeout_ms.max(1)),
+            leader_dial_limit: milliseconds(tick_ms) * sync.min(settings.connect_limit_ticks).max(1),
             bind_tries_max: settings.bind_tries,
             // Java reads up to twice jute.maxbuffer between servers (`jute.maxbuffer.extrasize`).
             packet_bytes_max: limits::LINK_PACKET_BYTES.max(2 * frame_bytes_limit as usize),

@@ -16,6 +16,8 @@ pub struct Config {
     pub tick_ms: u64,
     /// `initLimit`: ticks to connect and to catch up.
     pub init_limit_ticks: u64,
+    /// `connectToLearnerMasterLimit`: ticks to reach a leader, all dials and the pauses between them (Q46).
+    pub connect_limit_ticks: u64,
     /// `syncLimit`: ticks of silence, or of lag, that are borne afterwards.
     pub sync_limit_ticks: u64,
     /// `fastleader`'s wait for a better vote once a quorum agrees, milliseconds (Q22).
@@ -51,6 +53,7 @@ impl Config {
             ensemble,
             tick_ms: 2000,
             init_limit_ticks: 10,
+            connect_limit_ticks: 10,
             sync_limit_ticks: 5,
             finalize_wait_ms: 200,
             notification_interval_ms_min: 200,

@@ -7,7 +7,9 @@ use crate::config::Config;
 pub(crate) struct Deadlines {
     /// Between two looks at the clock, and between two PINGs: half a tick (`Leader.lead`).
     pub(crate) half_tick: u64,
-    /// A phase of connecting and catching up: initLimit ticks.
+    /// Reaching a leader: connectToLearnerMasterLimit ticks (`Learner.connectToLeader`).
+    pub(crate) connect: u64,
+    /// A phase of catching up: initLimit ticks.
     pub(crate) init: u64,
     /// Silence or lag afterwards: syncLimit ticks.
     pub(crate) sync: u64,
@@ -17,6 +19,7 @@ impl Deadlines {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             half_tick: (config.tick_ms / 2).max(1),
+            connect: config.tick_ms * config.connect_limit_ticks,
             init: config.tick_ms * config.init_limit_ticks,
             sync: config.tick_ms * config.sync_limit_ticks,
         }

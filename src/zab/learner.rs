@@ -473,7 +473,7 @@ impl Learner {
             effects.push(Effect::Dial { leader: self.leader });
         }
         let (since_ms, limit_ms) = match self.stage {
-            Stage::Dialling { .. } => (self.started_ms, member.deadlines.init),
+            Stage::Dialling { .. } => (self.started_ms, member.deadlines.connect),
             // The own disk is slow, or the image long: the socket tells whether it still moves.
             Stage::Truncating { .. } | Stage::Installing { .. } | Stage::SavingAccepted { .. } => {
                 return Ok(());

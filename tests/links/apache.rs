@@ -110,6 +110,7 @@ impl Cluster {
         let mut config = Config::new(ServerId(id), ensemble);
         config.tick_ms = TICK_MS.into();
         config.init_limit_ticks = 20;
+        config.connect_limit_ticks = 20;
         config.sync_limit_ticks = 10;
         config.force_snapshot = force_snapshot;
         Member::start(links, config)

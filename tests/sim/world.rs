@@ -315,6 +315,7 @@ impl World {
         Config {
             tick_ms: TICK_MS,
             init_limit_ticks: INIT_LIMIT_TICKS,
+            connect_limit_ticks: INIT_LIMIT_TICKS,
             sync_limit_ticks: SYNC_LIMIT_TICKS,
             finalize_wait_ms: 40,
             notification_interval_ms_min: 40,

@@ -479,3 +479,136 @@ fn clients_wait_for_a_new_epoch_and_not_for_the_same_one_again() {
         assert!(told < served, "{:?}", story.effects);
     }
 }
+
+// What ends a wait. Config::new has ticks of 2 s, initLimit 10, syncLimit 5.
+
+impl Story {
+    /// The longest time after which nothing is given up yet, in ticks of the server; `None` if it is never given up.
+    fn patience_ticks(&mut self, given_up: impl Fn(&[Effect]) -> bool) -> Option<u64> {
+        let begun_ms = self.now_ms;
+        for _ in 0..400 {
+            self.now_ms += 99;
+            self.on(Event::Tick);
+            if given_up(&self.effects) {
+                return Some((self.now_ms - begun_ms) / 2000);
+            }
+        }
+        None
+    }
+}
+
+fn looks_because(because: Trouble) -> impl Fn(&[Effect]) -> bool {
+    move |effects| effects.contains(&Effect::Look { because })
+}
+
+fn closes_because(because: Trouble) -> impl Fn(&[Effect]) -> bool {
+    move |effects| effects.contains(&Effect::Close { link: LINK, because })
+}
+
+/// Q46. Danger: a learner dials a leader that is gone for all of initLimit, though it was told to give up sooner.
+#[test]
+fn a_leader_is_dialled_within_its_own_limit() {
+    for ticks in [3, 10, 14] {
+        let mut story = Story::start(&[z(1, 1)], 1);
+        let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nversion=0";
+        let config = Config { connect_limit_ticks: ticks, ..Config::new(ME, Ensemble::parse(text).unwrap()) };
+        let tail = Tail::with_records(Zxid::ZERO, [z(1, 1)]);
+        let recovered = Recovered { tail, accepted_epoch: Some(Epoch(1)), current_epoch: Some(Epoch(1)) };
+        story.node = Node::member(config, recovered, 0, &mut story.effects).unwrap();
+        story.hears(ServerId(1), OTHER, z(1, 9), ServerState::Following);
+        story.hears(OTHER, OTHER, z(1, 9), ServerState::Leading);
+        assert!(story.asks(&Effect::Dial { leader: OTHER }));
+        assert_eq!(story.patience_ticks(looks_because(Trouble::Silent)), Some(ticks));
+    }
+}
+
+/// Q46, Q58. Danger: a leader that says nothing any more holds its learners for ever.
+#[test]
+fn a_silent_leader_is_left() {
+    let silent = || looks_because(Trouble::Silent);
+    // It took the connection and said nothing at all.
+    let mut story = Story::start(&[z(1, 1)], 1);
+    story.hears(ServerId(1), OTHER, z(1, 9), ServerState::Following);
+    story.hears(OTHER, OTHER, z(1, 9), ServerState::Leading);
+    story.on(Event::Up { link: LINK, dialled: Some(OTHER) });
+    assert_eq!(story.patience_ticks(silent()), Some(10));
+
+    let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+    assert_eq!(story.patience_ticks(silent()), Some(10), "it promised, and was told no plan");
+
+    let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+    story.packet(Packet::Diff { zxid: z(1, 1) });
+    story.new_leader(2);
+    story.saved(2);
+    assert_eq!(story.patience_ticks(silent()), Some(10), "no UPTODATE");
+
+    let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+    story.packet(Packet::Diff { zxid: z(1, 1) });
+    story.new_leader(2);
+    story.saved(2);
+    story.packet(Packet::UpToDate);
+    story.now_ms += 9_000;
+    story.packet(Packet::Ping { zxid: z(2, 0), touched: None });
+    assert_eq!(
+        story.patience_ticks(silent()),
+        Some(5),
+        "an active learner counts in syncLimit, from the last word"
+    );
+}
+
+/// Q58. Danger: a learner that is stuck keeps its place, and a quorum that counts on it stands still.
+#[test]
+fn a_silent_or_lagging_learner_is_closed() {
+    let third = LinkId(LINK.0 + 1);
+    let reigns = || {
+        let mut story = elected(&[z(1, 1)], 1);
+        greet(&mut story, third, 3, 1);
+        story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(2) });
+        promise(&mut story, third, z(1, 1), 1);
+        story.saved(2);
+        story.on(Event::Packet { link: third, packet: Packet::Ack { zxid: z(2, 0) } });
+        story
+    };
+    // The other follower answers pings all the time, so that the reign stands.
+    let patience = |story: &mut Story, says: &[Packet], because| {
+        let begun_ms = story.now_ms;
+        for _ in 0..400 {
+            story.now_ms += 99;
+            story.on(Event::Tick);
+            if closes_because(because)(&story.effects) {
+                return Some((story.now_ms - begun_ms) / 2000);
+            }
+            story.on(Event::Packet { link: third, packet: Packet::Ping { zxid: z(2, 0), touched: None } });
+            for packet in says {
+                story.packet(packet.clone());
+            }
+        }
+        None
+    };
+    let ping = Packet::Ping { zxid: z(2, 0), touched: None };
+
+    let mut story = reigns();
+    story.on(Event::Up { link: LINK, dialled: None });
+    assert_eq!(patience(&mut story, &[], Trouble::Silent), Some(10), "it connected and said nothing");
+
+    let mut story = reigns();
+    greet(&mut story, LINK, 1, 1);
+    promise(&mut story, LINK, z(1, 1), 1);
+    assert_eq!(patience(&mut story, &[], Trouble::Silent), Some(10), "it never acknowledges NEWLEADER");
+
+    let active = || {
+        let mut story = reigns();
+        greet(&mut story, LINK, 1, 1);
+        promise(&mut story, LINK, z(1, 1), 1);
+        story.packet(Packet::Ack { zxid: z(2, 0) });
+        assert!(story.asks(&Effect::Send { link: LINK, packet: Packet::UpToDate }));
+        story
+    };
+    assert_eq!(patience(&mut active(), &[], Trouble::Silent), Some(5), "an active one has syncLimit");
+    assert_eq!(patience(&mut active(), std::slice::from_ref(&ping), Trouble::Silent), None, "it is there");
+
+    let mut story = active();
+    story.on(Event::Submit { zxid: z(2, 1), record: record() });
+    let lags = patience(&mut story, &[ping], Trouble::Lagging);
+    assert_eq!(lags, Some(5), "it answers, and stores nothing");
+}
