@@ -34,7 +34,7 @@ impl EpochFile {
 /// Why the epochs are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
-    /// Not a decimal number.
+    /// Not a decimal number, or one that no zxid has room for.
     #[error("{} does not hold an epoch but {found:?}: write the epoch of the newest zxid into it, or remove the server's version-2 directory and let it copy the state of the others", path.display())]
     NotANumber {
         /// The file.
@@ -88,8 +88,9 @@ pub fn read(directory: &Path, file: EpochFile) -> Result<Option<Epoch>, EpochErr
     };
     let line = text.lines().next().unwrap_or_default();
     match line.trim().parse() {
-        Ok(number) => Ok(Some(Epoch(number))),
-        Err(_) => Err(EpochError::NotANumber { path, found: line.chars().take(64).collect() }),
+        Ok(number) if number <= Epoch::LAST.0 => Ok(Some(Epoch(number))),
+        // No zxid of such an epoch can be made, and no leader follows on it.
+        Ok(_) | Err(_) => Err(EpochError::NotANumber { path, found: line.chars().take(64).collect() }),
     }
 }
 
@@ -152,8 +153,11 @@ mod tests {
         );
         fs::write(path.join("currentEpoch"), b"7\nand a second line").unwrap();
         assert_eq!(read(path, EpochFile::Current).unwrap(), Some(Epoch(7)));
-        fs::write(path.join("currentEpoch"), b"").unwrap();
-        assert!(matches!(read(path, EpochFile::Current), Err(EpochError::NotANumber { .. })));
+        for wrong in ["", "seven", "2147483648", "99999999999999999999"] {
+            fs::write(path.join("currentEpoch"), wrong).unwrap();
+            let read = read(path, EpochFile::Current);
+            assert!(matches!(read, Err(EpochError::NotANumber { .. })), "{wrong}: {read:?}");
+        }
     }
 
     /// ZOOKEEPER-2307: accepted below current, or a log ahead of both, must not be started on.

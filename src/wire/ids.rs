@@ -49,6 +49,11 @@ impl fmt::Debug for Zxid {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Epoch(pub i64);
 
+impl Epoch {
+    /// The last one that zxids have room for. Behind it they would be negative, and older than all others.
+    pub const LAST: Self = Self(i32::MAX as i64);
+}
+
 /// Client session id. The top byte is the id of the server that made it (S1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SessionId(pub i64);

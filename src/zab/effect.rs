@@ -51,6 +51,9 @@ pub enum Trouble {
     /// The leader's epoch is older than one already accepted.
     #[error("the leader's epoch is older than one already accepted")]
     OldEpoch,
+    /// An accepted epoch is the last one that zxids have room for, or none at all: no leader can follow on it.
+    #[error("acceptedEpoch leaves no epoch for another leader")]
+    EpochsUsedUp,
     /// The follower has a history that this prospective leader lacks (Q47).
     #[error("the follower is ahead of the leader")]
     FollowerAhead,

@@ -105,15 +105,18 @@ pub(crate) struct Election {
     out_of_election: BTreeMap<ServerId, Heard>,
     /// A quorum agrees: until when a better vote may still come.
     finalize_at_ms: Option<u64>,
+    /// Nothing is concluded before: the last leaders that this server found led nowhere.
+    hold_until_ms: u64,
     resend_at_ms: u64,
     resend_interval_ms: u64,
 }
 
 impl Election {
-    /// Opens the round after `clock` with a vote for `own`, and tells everybody.
+    /// Opens the round after `clock` with a vote for `own`, and tells everybody. It ends at `hold_until_ms` at the earliest.
     pub(crate) fn start(
         clock: i64,
         own: Vote,
+        hold_until_ms: u64,
         now_ms: u64,
         ground: &Ground<'_>,
         effects: &mut Vec<Effect>,
@@ -126,6 +129,7 @@ impl Election {
             heard: BTreeMap::new(),
             out_of_election: BTreeMap::new(),
             finalize_at_ms: None,
+            hold_until_ms,
             resend_at_ms: now_ms + resend_interval_ms,
             resend_interval_ms,
         };
@@ -184,7 +188,7 @@ impl Election {
             self.resend_interval_ms = self.resend_interval_ms.saturating_mul(2).min(longest_ms);
             self.resend_at_ms = now_ms + self.resend_interval_ms;
         }
-        self.conclude(now_ms, ground)
+        self.conclude(now_ms, ground).or_else(|| self.settle(now_ms, ground))
     }
 
     /// A message of a server, voter or not.
@@ -218,7 +222,7 @@ impl Election {
             }
             ServerState::Following | ServerState::Leading => {
                 ground.quorum.place(heard.vote.leader)?;
-                self.hear_settled(from, heard, ground)
+                self.hear_settled(from, heard, now_ms, ground)
             }
             ServerState::Observing => None,
         }
@@ -260,7 +264,7 @@ impl Election {
         let unanimous = ground.quorum.voters().iter().enumerate().all(|(place, voter)| {
             agreeing.has(place) || (*voter != ground.config.server && !ground.peers_up.contains(voter))
         });
-        if unanimous || now_ms >= finalize_at_ms {
+        if now_ms >= self.hold_until_ms && (unanimous || now_ms >= finalize_at_ms) {
             return Some(Elected { vote: self.proposal, election_epoch: self.clock });
         }
         None
@@ -281,19 +285,36 @@ impl Election {
 
     /// A voter that is not looking names its leader. Join if a quorum does, and the leader itself says that it leads:
     /// of this round (the others were faster), or of whatever round made it (this server comes late).
-    fn hear_settled(&mut self, from: ServerId, heard: Heard, ground: &Ground<'_>) -> Option<Elected> {
+    fn hear_settled(
+        &mut self,
+        from: ServerId,
+        heard: Heard,
+        now_ms: u64,
+        ground: &Ground<'_>,
+    ) -> Option<Elected> {
+        let is_held = now_ms < self.hold_until_ms;
         if heard.election_epoch == self.clock {
             self.heard.insert(from, heard);
-            if self.settled(&self.heard, heard, ground) {
+            if !is_held && self.settled(&self.heard, heard, ground) {
                 return Some(Elected { vote: heard.vote, election_epoch: heard.election_epoch });
             }
         }
         self.out_of_election.insert(from, heard);
-        if self.settled(&self.out_of_election, heard, ground) {
+        if !is_held && self.settled(&self.out_of_election, heard, ground) {
             self.clock = heard.election_epoch;
             return Some(Elected { vote: heard.vote, election_epoch: heard.election_epoch });
         }
         None
+    }
+
+    /// What was heard of a settled ensemble while the end was held up.
+    fn settle(&mut self, now_ms: u64, ground: &Ground<'_>) -> Option<Elected> {
+        if self.hold_until_ms == 0 || now_ms < self.hold_until_ms {
+            return None;
+        }
+        self.hold_until_ms = 0;
+        let settled: Vec<_> = self.out_of_election.iter().map(|(from, heard)| (*from, *heard)).collect();
+        settled.into_iter().find_map(|(from, heard)| self.hear_settled(from, heard, now_ms, ground))
     }
 
     fn settled(&self, votes: &BTreeMap<ServerId, Heard>, heard: Heard, ground: &Ground<'_>) -> bool {
@@ -351,7 +372,7 @@ mod tests {
         }
 
         fn start(&mut self, own: Vote) -> Election {
-            self.with(|ground, effects| Election::start(0, own, 0, ground, effects))
+            self.with(|ground, effects| Election::start(0, own, 0, 0, ground, effects))
         }
 
         fn hear(

@@ -82,7 +82,10 @@ impl Leading {
             pending_syncs: VecDeque::new(),
             looked_ms: now_ms,
         };
-        leading.introduced(member, Some(own_place), member.accepted_epoch, now_ms, effects);
+        let outcome = leading.introduced(member, Some(own_place), member.accepted_epoch, now_ms, effects);
+        if outcome.is_err() {
+            return (leading, outcome);
+        }
         for (link, info) in parked {
             leading.up(link, now_ms, effects);
             if let Some(info) = info {
@@ -248,6 +251,11 @@ impl Leading {
             self.close(link, Trouble::SameServer, member, effects);
             return Ok(());
         }
+        if !(0..Epoch::LAST.0).contains(&info.accepted_epoch.0) {
+            // To lead it would take an epoch that no zxid has room for: whoever says so must not end the ensemble.
+            self.close(link, Trouble::EpochsUsedUp, member, effects);
+            return Ok(());
+        }
         if let Some(server) = info.server {
             self.supersede(link, server, member, effects);
         }
@@ -270,8 +278,7 @@ impl Leading {
             }
             return Ok(());
         }
-        self.introduced(member, place, info.accepted_epoch, now_ms, effects);
-        Ok(())
+        self.introduced(member, place, info.accepted_epoch, now_ms, effects)
     }
 
     /// A server that comes in anew has lost its older link, even if this side has not noticed.
@@ -289,13 +296,17 @@ impl Leading {
         accepted: Epoch,
         now_ms: u64,
         effects: &mut Vec<Effect>,
-    ) {
-        let Phase::Discovery(discovery) = &mut self.phase else { return };
+    ) -> Outcome {
+        let Phase::Discovery(discovery) = &mut self.phase else { return Ok(()) };
         if let Some(epoch) = discovery.introduced(place, accepted, self.own_place, &member.quorum) {
+            if epoch > Epoch::LAST {
+                return Err(Trouble::EpochsUsedUp);
+            }
             self.epoch = epoch;
             self.phase_since_ms = now_ms;
             member.save_accepted(epoch, effects);
         }
+        Ok(())
     }
 
     fn send_leader_info(&mut self, link: LinkId, effects: &mut Vec<Effect>) {

@@ -71,6 +71,10 @@ impl Learner {
         self.leader
     }
 
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     pub(crate) const fn is_active(&self) -> bool {
         matches!(self.stage, Stage::Active { .. })
     }
@@ -185,7 +189,14 @@ impl Learner {
     /// `FollowerProcessLEADERINFO`. The promise is on disk before it is given.
     fn leader_info(&mut self, member: &mut Member, epoch: Epoch, effects: &mut Vec<Effect>) -> Outcome {
         if epoch < member.accepted_epoch {
-            return Err(Trouble::OldEpoch);
+            if member.place.is_some() || epoch < member.current_epoch {
+                return Err(Trouble::OldEpoch);
+            }
+            // Nobody counts on an observer's promise (deviation: Apache's stays outside until an epoch overtakes it). The
+            // leader of the epoch that it accepted may have come to nothing, and this one reigns for years.
+            self.epoch = epoch;
+            self.accepted_saved(member, false, effects);
+            return Ok(());
         }
         self.epoch = epoch;
         // Where it was accepted before it is stored again: the first attempt may still be on its way.

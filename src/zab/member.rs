@@ -17,6 +17,11 @@ use zkfast_wire::{Epoch, Notification, ServerId, Zxid, vote::ServerState};
 /// The result of an act of a role: an error ends the role.
 pub(crate) type Outcome = Result<(), Trouble>;
 
+/// Between the beginnings of two roles in which nobody was served: from the second on this long, then twice as long each
+/// time, up to the most.
+const ROLE_PAUSE_MS_MIN: u64 = 40;
+const ROLE_PAUSE_MS_MAX: u64 = 1000;
+
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) config: Config,
@@ -45,6 +50,8 @@ pub(crate) struct Member {
     pub(crate) election_epoch: i64,
     /// Peers with a live election link.
     pub(crate) peers_up: BTreeSet<ServerId>,
+    /// Roles taken since clients were served last, and when the last of them began.
+    fruitless: (u32, u64),
     config_text: Bytes,
 }
 
@@ -70,7 +77,30 @@ impl Member {
             vote: Vote::NONE,
             election_epoch: 0,
             peers_up: BTreeSet::new(),
+            fruitless: (0, 0),
         })
+    }
+
+    /// A role begins.
+    pub(crate) const fn begin_role(&mut self, now_ms: u64) {
+        self.fruitless = (self.fruitless.0.saturating_add(1), now_ms);
+    }
+
+    /// The role that ends served clients.
+    pub(crate) const fn was_fruitful(&mut self) {
+        self.fruitless.0 = 0;
+    }
+
+    /// When the next role may begin.
+    ///
+    /// A learner that refuses its leader finds the same one again at once, for the others name it as soon as they are
+    /// asked: without a pause that is thousands of elections and dials a second on both sides. (Apache's observers
+    /// wait 200 ms before each search.) The first new attempt is free: a leader that has just died is replaced by one.
+    pub(crate) fn next_role_ms(&self) -> u64 {
+        match self.fruitless {
+            (0 | 1, _) => 0,
+            (count, began_ms) => began_ms + (ROLE_PAUSE_MS_MIN << (count - 2).min(16)).min(ROLE_PAUSE_MS_MAX),
+        }
     }
 
     pub(crate) fn ground(&self) -> Ground<'_> {

@@ -238,7 +238,8 @@ fn step_alone(alone: &mut Alone, event: Event, effects: &mut Vec<Effect>) {
 fn look(member: &mut Member, because: Trouble, now_ms: u64, effects: &mut Vec<Effect>) -> MemberState {
     effects.push(Effect::Look { because });
     let own = member.own_vote();
-    let election = Election::start(member.election_epoch, own, now_ms, &member.ground(), effects);
+    let election =
+        Election::start(member.election_epoch, own, member.next_role_ms(), now_ms, &member.ground(), effects);
     let mut looking = Looking { election, parked: Vec::new() };
     // A single voter needs no other word.
     match looking.election.tick(now_ms, &member.ground(), effects) {
@@ -257,22 +258,23 @@ fn leave(
 ) {
     // A learner is not told why its leader is gone. Where it was wrong about the reason its clients wait for a moment in
     // vain.
-    let (served, rolls_over) = match state {
-        MemberState::Looking(_) => (false, false),
+    let (served, rolls_over, epoch) = match state {
+        MemberState::Looking(_) => (false, false, member.accepted_epoch),
         MemberState::Leading(leading) => {
             leading.close_all(because, effects);
-            (leading.is_established(), because == Trouble::Rollover)
+            (leading.is_established(), because == Trouble::Rollover, member.accepted_epoch)
         }
         MemberState::Learning(learner) => {
             if let Some(link) = learner.link() {
                 effects.push(Effect::Close { link, because });
             }
             let is_near = member.tail.appended().counter() >= u32::MAX - ROLLOVER_MARGIN;
-            (learner.is_active(), is_near && because == Trouble::LinkDown)
+            (learner.is_active(), is_near && because == Trouble::LinkDown, learner.epoch())
         }
     };
     if served {
-        member.suspended_in = rolls_over.then_some(member.accepted_epoch);
+        member.was_fruitful();
+        member.suspended_in = rolls_over.then_some(epoch);
         effects.push(if rolls_over { Effect::Suspend } else { Effect::StopServing });
     }
     *state = look(member, because, now_ms, effects);
@@ -288,6 +290,7 @@ fn take_role(
 ) -> MemberState {
     member.vote = elected.vote;
     member.election_epoch = elected.election_epoch;
+    member.begin_role(now_ms);
     let parked = std::mem::take(&mut looking.parked);
     if elected.vote.leader == member.config.server {
         return match Leading::start(member, parked, now_ms, effects) {

@@ -69,6 +69,11 @@ impl Story {
     fn follow(mut self, epoch: i64) -> Self {
         self.hears(ServerId(1), OTHER, z(epoch - 1, 9), ServerState::Following);
         self.hears(OTHER, OTHER, z(epoch - 1, 9), ServerState::Leading);
+        if self.looks() {
+            // It came to nothing before, and waits a moment.
+            self.now_ms += 1000;
+            self.on(Event::Tick);
+        }
         self.on(Event::Up { link: LINK, dialled: Some(OTHER) });
         self.packet(Packet::LeaderInfo { epoch: Epoch(epoch), protocol_version: 0x10000 });
         assert!(self.asks(&Effect::SaveEpoch { file: EpochFile::Accepted, epoch: Epoch(epoch) }));
@@ -495,6 +500,100 @@ impl Story {
         }
         None
     }
+}
+
+/// Another server of three that found its leader, with an accepted epoch of 9, though the leader's is 8.
+fn refuses(observer: bool) -> Story {
+    let role = if observer { ":observer" } else { "" };
+    let text = format!("server.1=a:1:2\nserver.2=b:1:2{role}\nserver.3=c:1:2\nserver.4=d:1:2\nversion=0");
+    let config = Config::new(ME, Ensemble::parse(&text).unwrap());
+    let tail = Tail::with_records(Zxid::ZERO, [z(7, 1)]);
+    let recovered = Recovered { tail, accepted_epoch: Some(Epoch(9)), current_epoch: Some(Epoch(7)) };
+    let mut effects = Vec::new();
+    let node = Node::member(config, recovered, 0, &mut effects).unwrap();
+    Story { node, effects, now_ms: 0 }
+}
+
+/// Danger: a server that cannot follow the leader that there is finds it again as soon as it asks, and both do nothing
+/// else: thousands of elections a second, a line in the log for each.
+#[test]
+fn who_refuses_its_leader_asks_again_after_a_pause() {
+    let mut story = refuses(false);
+    let (mut dials, mut notified) = (Vec::new(), true);
+    while story.now_ms < 20_000 {
+        // Everybody answers at once.
+        if std::mem::take(&mut notified) && story.looks() {
+            for from in [1, 4, 3] {
+                let state = if from == 3 { ServerState::Leading } else { ServerState::Following };
+                story.hears(ServerId(from), OTHER, z(7, 1), state);
+            }
+        }
+        if !story.looks() && story.effects.contains(&Effect::Dial { leader: OTHER }) {
+            dials.push(story.now_ms);
+            story.on(Event::Up { link: LINK, dialled: Some(OTHER) });
+            story.packet(Packet::LeaderInfo { epoch: Epoch(8), protocol_version: 0x10000 });
+            assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::OldEpoch }));
+        } else {
+            story.now_ms += 9;
+            story.on(Event::Tick);
+        }
+        notified = story.effects.iter().any(|effect| matches!(effect, Effect::Notify { .. }));
+    }
+    assert!((15..40).contains(&dials.len()), "{} dials in 20 s: {dials:?}", dials.len());
+    assert!(dials[1] < dials[0] + 20, "one more attempt is free: {dials:?}");
+}
+
+/// Danger: an observer accepted the epoch of a leader that came to nothing, and stays outside for the whole of the reign
+/// that came instead. Nobody counts its promise; but it never goes behind a history that it holds.
+#[test]
+fn an_observer_follows_an_older_leader_that_it_holds_nothing_against() {
+    let mut story = refuses(true);
+    for (epoch, is_followed) in [(8, true), (6, false)] {
+        for from in [1, 4, 3] {
+            let state = if from == 3 { ServerState::Leading } else { ServerState::Following };
+            story.hears(ServerId(from), OTHER, z(7, 1), state);
+        }
+        story.on(Event::Up { link: LINK, dialled: Some(OTHER) });
+        story.packet(Packet::LeaderInfo { epoch: Epoch(epoch), protocol_version: 0x10000 });
+        let promise = Packet::AckEpoch { last: z(7, 1), current_epoch: None };
+        assert_eq!(story.asks(&Effect::Send { link: LINK, packet: promise }), is_followed);
+        let refused = Effect::Close { link: LINK, because: Trouble::OldEpoch };
+        assert_eq!(story.asks(&refused), !is_followed);
+        let saves = story.effects.iter().any(|effect| matches!(effect, Effect::SaveEpoch { .. }));
+        assert!(!saves, "what it accepted stays accepted");
+        if is_followed {
+            story.packet(Packet::Diff { zxid: z(7, 1) });
+            assert_eq!(story.new_leader(8), [save_current(8)]);
+            story.saved(8);
+            story.packet(Packet::UpToDate);
+            assert!(story.asks(&Effect::Serve { service: Service::Observing, epoch: Epoch(8) }));
+            story.on(Event::Down { link: LINK });
+        }
+    }
+}
+
+/// Danger: somebody at the quorum port says that it accepted the last epoch of all, and nobody can ever lead again.
+#[test]
+fn nobody_uses_up_the_epochs() {
+    for accepted in [Epoch::LAST.0, Epoch::LAST.0 + 1, i64::from(i32::MIN), -1] {
+        let mut story = elected(&[z(1, 1)], 1);
+        greet(&mut story, LINK, 1, accepted);
+        assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::EpochsUsedUp }), "{accepted}");
+        greet(&mut story, LinkId(LINK.0 + 1), 3, 1);
+        assert!(story.asks(&Effect::SaveEpoch { file: EpochFile::Accepted, epoch: Epoch(2) }));
+    }
+    // A server that has accepted it itself leads nobody, and says why.
+    let mut story = Story::start(&[z(1, 1)], 1);
+    let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nversion=0";
+    let tail = Tail::with_records(Zxid::ZERO, [z(1, 1)]);
+    let recovered = Recovered { tail, accepted_epoch: Some(Epoch::LAST), current_epoch: Some(Epoch(1)) };
+    let config = Config::new(ME, Ensemble::parse(text).unwrap());
+    story.node = Node::member(config, recovered, 0, &mut story.effects).unwrap();
+    story.on(Event::PeerUp { peer: ServerId(1) });
+    story.hears(ServerId(1), ME, z(1, 1), ServerState::Looking);
+    assert!(matches!(story.node.role(), Role::Leading { .. }));
+    greet(&mut story, LINK, 1, 1);
+    assert!(story.asks(&Effect::Look { because: Trouble::EpochsUsedUp }));
 }
 
 fn looks_because(because: Trouble) -> impl Fn(&[Effect]) -> bool {
