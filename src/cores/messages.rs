@@ -201,6 +201,8 @@ pub enum CloseReason {
     ReadOnly,
     /// A session that only this server knew has expired (S15).
     LocalExpired,
+    /// The leader passed over what it asked, and has ordered later requests.
+    PassedOver,
 }
 
 /// Transactions committed together.

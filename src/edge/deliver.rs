@@ -154,6 +154,7 @@ impl Core {
         let why = match reason {
             CloseReason::SessionMoved => "its session came in on another connection",
             CloseReason::ReadOnly => "this server is read-only now, and cannot ask for its session",
+            CloseReason::PassedOver => "the leader did not order what it asked",
             CloseReason::LocalExpired => "its local session has expired",
             CloseReason::NoSpace => "its session cannot be made, because the log's disk is full",
         };

@@ -109,6 +109,11 @@ impl SessionTable {
         self.connections.insert(session, connection).filter(|earlier| *earlier != connection)
     }
 
+    /// Whether the session has a connection here.
+    pub(super) fn is_connected(&self, session: SessionId) -> bool {
+        self.connections.contains_key(&session)
+    }
+
     /// Adds or renews the deadline of a session that lives on another server.
     pub(super) fn track(&mut self, session: SessionId, timeout_ms: i32, now_ms: u64) {
         self.expiry.touch(session, timeout_ms, now_ms.cast_signed());

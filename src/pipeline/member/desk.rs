@@ -35,6 +35,18 @@ impl Asked {
         }
     }
 
+    /// Whether the transaction came of this.
+    fn became(&self, header: &TxnHeader) -> bool {
+        let is_kind = match self {
+            Self::Write(_) => true,
+            // The end of a session has no request number either, if the leader ends it.
+            Self::Open { .. } | Self::Upgrade { .. } => {
+                matches!(header.kind, OpCode::CreateSession | OpCode::Error)
+            }
+        };
+        is_kind && self.session() == header.session && self.cxid() == header.cxid
+    }
+
     fn asker(&self) -> Option<Asker> {
         match self {
             Self::Write(write) => Some(write.asker),
@@ -126,6 +138,8 @@ pub(super) enum Listed {
     Ephemerals(Box<str>),
     /// The end of a local session (S15).
     LocalClosed,
+    /// A request that cannot be read.
+    Unreadable,
 }
 
 /// What a learner's clients wait for.
@@ -155,14 +169,30 @@ impl LearnerDesk {
         (self.forwarded.len() + self.syncs.len(), self.forwarded_bytes)
     }
 
-    /// Who asked for this transaction, if a client of this server did. The leader orders a learner's requests as they
-    /// come and each becomes one transaction (Q45), so it can only be the oldest.
-    pub(super) fn claim(&mut self, header: &TxnHeader) -> Option<Asker> {
-        let is_it = |oldest: &mut Asked| oldest.session() == header.session && oldest.cxid() == header.cxid;
-        let claimed = self.forwarded.pop_front_if(is_it)?;
-        self.forwarded_bytes -= claimed.body_bytes();
+    /// Takes the oldest request, if the transaction came of it: who asked, unless nobody waits. The leader orders a
+    /// learner's requests as they come and each becomes one transaction (Q45).
+    pub(super) fn claim(&mut self, header: &TxnHeader) -> Option<Option<Asker>> {
+        let claimed = self.forwarded.pop_front_if(|oldest| oldest.became(header))?;
+        Some(self.claimed(&claimed))
+    }
+
+    /// Takes a younger request, if the transaction came of that. What was asked before it will not become a transaction
+    /// any more: those who wait for it are returned too.
+    ///
+    /// Apache's leader drops a request that it stumbles over (a multi without a path, for one): to go on waiting for it
+    /// would be to answer nobody ever after.
+    pub(super) fn claim_later(&mut self, header: &TxnHeader) -> Option<(Vec<Asker>, Option<Asker>)> {
+        let place = self.forwarded.iter().position(|asked| asked.became(header))?;
+        let dropped: Vec<Asked> = self.forwarded.drain(..place).collect();
+        let dropped = dropped.iter().filter_map(|asked| self.claimed(asked)).collect();
+        let claimed = self.forwarded.pop_front().expect("found above");
+        Some((dropped, self.claimed(&claimed)))
+    }
+
+    fn claimed(&mut self, asked: &Asked) -> Option<Asker> {
+        self.forwarded_bytes -= asked.body_bytes();
         self.answered_count += 1;
-        claimed.asker()
+        asked.asker()
     }
 
     pub(super) fn list(&mut self, asker: Asker, session: SessionId, what: Listed) {
@@ -195,7 +225,7 @@ impl LearnerDesk {
     /// answered it by then, and the answer did not come (S25).
     pub(super) fn synced_before(&mut self, header: &TxnHeader) -> Option<Asker> {
         let oldest = self.forwarded.front()?;
-        let is_it = oldest.session() == header.session && oldest.cxid() == header.cxid;
+        let is_it = oldest.became(header);
         let answered = self.answered_count;
         self.syncs.pop_front_if(|sync| is_it && sync.behind <= answered).map(|sync| sync.asker)
     }
@@ -374,11 +404,36 @@ mod tests {
         desk.list(asker(2, 8), SessionId(2), Listed::LocalClosed);
         assert_eq!(desk.claim(&header(2, 7)), None, "not the oldest");
         assert_eq!(desk.claim(&header(1, 6)), None, "another request of the session, through another server");
-        assert_eq!(desk.claim(&header(1, 7)), Some(asker(1, 7)));
+        assert_eq!(desk.claim(&header(1, 7)), Some(Some(asker(1, 7))));
         assert!(!desk.has_ready_list());
-        assert_eq!(desk.claim(&header(2, 7)), Some(asker(2, 7)));
+        assert_eq!(desk.claim(&header(2, 7)), Some(Some(asker(2, 7))));
         assert_eq!(desk.load(), (0, 0));
         assert_eq!(desk.ready_list().map(|list| list.asker), Some(asker(2, 8)));
+    }
+
+    /// Danger: the leader drops a request, and whoever asked anything behind it waits for ever.
+    #[test]
+    fn what_the_leader_passed_over_is_given_up() {
+        let mut desk = LearnerDesk::default();
+        for (session, xid) in [(1, 7), (2, 7), (3, 7), (4, 7)] {
+            desk.forward(write(session, xid, 10));
+        }
+        desk.list(asker(1, 8), SessionId(1), Listed::LocalClosed);
+        assert_eq!(desk.claim_later(&header(9, 7)), None, "of another server");
+        assert_eq!(desk.load(), (4, 40));
+        let passed_over = vec![asker(1, 7), asker(2, 7)];
+        assert_eq!(desk.claim_later(&header(3, 7)), Some((passed_over, Some(asker(3, 7)))));
+        assert_eq!(desk.load(), (1, 10));
+        assert!(!desk.has_ready_list(), "it came behind all of them");
+        assert_eq!(desk.claim(&header(4, 7)), Some(Some(asker(4, 7))));
+        assert!(desk.has_ready_list());
+
+        // Who opens a session is not answered by the end of one.
+        let connection = asker(5, 0).connection;
+        desk.forward(Asked::Open { session: SessionId(5), connection, timeout_ms: 1 });
+        let end = TxnHeader { kind: OpCode::CloseSession, ..header(5, 0) };
+        assert_eq!((desk.claim(&end), desk.claim_later(&end)), (None, None));
+        assert!(desk.claim(&TxnHeader { kind: OpCode::CreateSession, ..header(5, 0) }).is_some());
     }
 
     /// Danger (S25): at the end of an epoch a request is asked a second time, left out, or overtaken by a later one.
@@ -394,7 +449,7 @@ mod tests {
         let open = Asked::Open { session: SessionId(5), connection: asker(9, 0).connection, timeout_ms: 7 };
         desk.forward(open);
         assert_eq!(desk.synced_before(&header(1, 1)), None);
-        assert_eq!(desk.claim(&header(1, 1)), Some(asker(1, 1)));
+        assert_eq!(desk.claim(&header(1, 1)), Some(Some(asker(1, 1))));
         assert_eq!(desk.synced_before(&header(2, 3)), None, "somebody else's");
         let create = OpCode::CreateSession.to_i32();
         let expected = [

@@ -7,10 +7,10 @@ use super::{
 };
 use crate::{
     config::limits,
-    cores::messages::{Asker, ConnectionId, Delivery, Touched, Write},
+    cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Touched, Write},
 };
 use zkfast_tree::session;
-use zkfast_wire::{SessionId, TxnHeader};
+use zkfast_wire::{Decoder, ErrorCode, OpCode, Request, SessionId, TxnHeader};
 use zkfast_zab::Event;
 
 impl Pipeline {
@@ -21,7 +21,16 @@ impl Pipeline {
     }
 
     pub(in crate::pipeline) fn forward_write(&mut self, write: Write) {
-        self.forward(Asked::Write(write));
+        // A leader of Apache's drops a multi that has an operation without a path, and never answers it. What cannot be
+        // read is refused, here as where this server leads; other kinds are the leader's to refuse.
+        let is_readable =
+            write.op != OpCode::Multi || Request::decode(write.op, &mut Decoder::new(&write.body)).is_ok();
+        if is_readable {
+            self.forward(Asked::Write(write));
+        } else {
+            self.the_member().learner.list(write.asker, write.session, Listed::Unreadable);
+            self.answer_lists();
+        }
     }
 
     /// What becomes a transaction goes to the leader, and is kept until that is applied here.
@@ -80,13 +89,31 @@ impl Pipeline {
         let delivery = match what {
             Listed::Ephemerals(prefix) => self.listed(asker, session, &prefix),
             Listed::LocalClosed => Delivery::LocalClosed { asker, session },
+            Listed::Unreadable => Delivery::Failed { asker, code: ErrorCode::MARSHALLING_ERROR },
         };
         (asker, delivery)
     }
 
     /// Who asked for a transaction that has just been applied, if a client of this server did.
     pub(in crate::pipeline) fn claim(&mut self, header: &TxnHeader) -> Option<Asker> {
-        self.the_member().learner.claim(header)
+        if let Some(asker) = self.the_member().learner.claim(header) {
+            return asker;
+        }
+        // Nearly always it was asked through another server, and the session is not here.
+        if !self.sessions.is_connected(header.session) {
+            return None;
+        }
+        let (passed_over, asker) = self.the_member().learner.claim_later(header)?;
+        log::warn!(
+            "the leader did not order {} requests of this server's clients: closing their connections",
+            passed_over.len()
+        );
+        self.push_batch();
+        for Asker { connection, .. } in passed_over {
+            let delivery = Delivery::Close { connection, reason: CloseReason::PassedOver };
+            self.cores[usize::from(connection.core)].push_and_kick(delivery);
+        }
+        asker
     }
 
     pub(in crate::pipeline) fn has_ready_list(&self) -> bool {

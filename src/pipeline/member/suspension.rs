@@ -22,9 +22,10 @@ use super::{
 use crate::{
     config::limits,
     cores::messages::{Asker, Delivery, Step, Submission},
-    pipeline::Duty,
+    pipeline::{BarrierKind, Duty},
 };
 use zkfast_tree::{Applied, session};
+use zkfast_wire::ErrorCode;
 use zkfast_zab::Event;
 
 /// How long clients are kept waiting for the next reign, milliseconds: below the least session timeout with Apache's
@@ -189,6 +190,9 @@ impl Pipeline {
                     self.submit(asker.connection.core.into(), submission);
                 }
                 Listed::LocalClosed => self.answer_local_closed(asker, session),
+                Listed::Unreadable => {
+                    self.add_barrier(BarrierKind::Failed { asker, code: ErrorCode::MARSHALLING_ERROR });
+                }
             },
             Unanswered::Resume { session, connection, timeout_ms } => {
                 // The password was right when this server forwarded the question.
