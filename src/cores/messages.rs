@@ -79,6 +79,8 @@ pub enum Submission {
         connection: ConnectionId,
         /// Its session.
         session: SessionId,
+        /// Its last packet, if it came behind the last touch of this core.
+        heard: Option<Touched>,
     },
     /// A four-letter word needs rows from every core: pass it round.
     Gather(Arc<Gather>),
@@ -107,9 +109,11 @@ pub struct Write {
 /// A session that was heard of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Touched {
+    /// Over which connection: what comes over one that the session has left says nothing of its timeout any more.
+    pub connection: ConnectionId,
     /// Which.
     pub session: SessionId,
-    /// Timeout of its current connection, milliseconds.
+    /// Timeout of that connection, milliseconds.
     pub timeout_ms: i32,
     /// When its last packet came, milliseconds of the server's monotonic clock.
     pub at_ms: u64,

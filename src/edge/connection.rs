@@ -4,7 +4,10 @@
 //! an answer for the former user of a slot finds nobody.
 
 use super::outstanding::Outstanding;
-use crate::cores::{clock, messages::ConnectionId};
+use crate::cores::{
+    clock,
+    messages::{ConnectionId, Touched},
+};
 use std::{net::SocketAddr, sync::Arc};
 use zkfast_wire::{Id, SessionId, Zxid};
 
@@ -211,6 +214,16 @@ impl Connection {
             accepted_ms: now_ms,
             accepted_wall_ms: clock::wall_ms(),
             figures: Figures::new(),
+        }
+    }
+
+    /// When it was heard of, for the pipeline.
+    pub fn touched(&self) -> Touched {
+        Touched {
+            connection: self.id,
+            session: self.session,
+            timeout_ms: self.timeout_ms,
+            at_ms: self.last_packet_ms,
         }
     }
 

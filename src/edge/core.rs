@@ -18,7 +18,7 @@ use crate::{
     config::limits,
     cores::{
         lanes::{LaneReceiver, LaneSender},
-        messages::{ConnectionId, Delivery, Submission, Touched},
+        messages::{ConnectionId, Delivery, Submission},
     },
     status::CoreCounters,
 };
@@ -214,7 +214,9 @@ impl Core {
         }
         if self.by_session.get(&connection.session) == Some(&id) {
             self.by_session.remove(&connection.session);
-            self.uplink.send(Submission::Gone { connection: id, session: connection.session });
+            // The list of who was heard of finds it no more.
+            let heard = connection.is_touched.then(|| connection.touched());
+            self.uplink.send(Submission::Gone { connection: id, session: connection.session, heard });
         }
     }
 
@@ -371,11 +373,7 @@ impl Core {
         for id in std::mem::take(&mut self.touched) {
             let Some(connection) = self.connections.get(id) else { continue };
             connection.is_touched = false;
-            touches.push(Touched {
-                session: connection.session,
-                timeout_ms: connection.timeout_ms,
-                at_ms: connection.last_packet_ms,
-            });
+            touches.push(connection.touched());
             if touches.len() == limits::TOUCHES_PER_SUBMISSION {
                 self.uplink.send(Submission::Touch(std::mem::take(&mut touches)));
             }

@@ -141,7 +141,7 @@ impl Core {
                 self.put_back(connection);
             }
             // The client did not wait. The session lives until it expires, as in Apache.
-            None => self.uplink.send(Submission::Gone { connection: id, session }),
+            None => self.uplink.send(Submission::Gone { connection: id, session, heard: None }),
         }
     }
 

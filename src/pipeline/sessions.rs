@@ -155,6 +155,11 @@ impl SessionTable {
         self.connections.remove(&session);
     }
 
+    /// Whether it came over the connection on which the session lives, as far as is known.
+    pub(super) fn is_current(&self, touch: &Touched) -> bool {
+        self.connections.get(&touch.session).is_none_or(|current| *current == touch.connection)
+    }
+
     /// Whether the session exists and will go on existing.
     pub(super) fn is_alive(&self, session: SessionId, tree: &Tree) -> bool {
         tree.sessions().contains(session) && !self.closing.contains(&session)
@@ -204,7 +209,8 @@ impl Pipeline {
     /// Moves the deadlines of sessions that were heard of. One that is closing is not revived.
     pub(super) fn touch(&mut self, touched: &[Touched]) {
         for touch in touched {
-            if self.sessions.is_alive(touch.session, &self.tree) {
+            let is_here = self.sessions.is_current(touch) && !self.is_elsewhere(touch.session);
+            if is_here && self.sessions.is_alive(touch.session, &self.tree) {
                 self.sessions.expiry.touch(touch.session, touch.timeout_ms, touch.at_ms.cast_signed());
             }
         }

@@ -92,7 +92,10 @@ impl Pipeline {
                 self.add_barrier(BarrierKind::Ephemerals { asker, session, prefix });
             }
             Submission::Touch(touched) => self.touch(&touched),
-            Submission::Gone { connection, session } => self.sessions.disconnect(session, connection),
+            Submission::Gone { connection, session, heard } => {
+                self.touch(heard.as_slice());
+                self.sessions.disconnect(session, connection);
+            }
             Submission::Gather(gather) => self.pass_round(gather),
             Submission::Gathered(gather) => self.pass_back(gather),
             Submission::Quiet => self.cores[core].awaits_quiet = false,
@@ -117,7 +120,10 @@ impl Pipeline {
                 self.list_behind_forwarded(asker, session, prefix);
             }
             Submission::Touch(touched) => self.touch_at_leader(&touched),
-            Submission::Gone { connection, session } => self.sessions.disconnect(session, connection),
+            Submission::Gone { connection, session, heard } => {
+                self.touch_at_leader(heard.as_slice());
+                self.sessions.disconnect(session, connection);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::{
     answer::{self, Kind, Line, Token},
+    cluster::TICK_MS,
     exceptions::{self, Case, Excuse},
     ledger::Ledger,
     operation::{Field, Operation, Place, QUOTAS},
@@ -33,8 +34,12 @@ pub struct Tally {
     pub reconnects: usize,
     /// The second number.
     pub moves: usize,
+    /// Sessions that came again to another server.
+    pub shifts: usize,
     /// Sessions that expired.
     pub expiries: usize,
+    /// How often one of Apache's servers was woken.
+    pub woken: usize,
     /// How often each exception was needed.
     pub excused: BTreeMap<&'static str, usize>,
 }
@@ -48,7 +53,7 @@ pub struct Difference {
     pub words: String,
 }
 
-/// The two servers.
+/// The two sides.
 pub struct Duel {
     apache: Side,
     zkfast: Side,
@@ -61,14 +66,22 @@ pub struct Duel {
 }
 
 impl Duel {
-    /// Starts both on empty directories.
-    pub fn start() -> Self {
-        let (apache, zkfast) = std::thread::scope(|scope| {
-            let apache = scope.spawn(|| Side::start(Whose::Apache));
-            let zkfast = Side::start(Whose::under_test());
-            (apache.join().expect("Apache's server"), zkfast)
-        });
-        let version = version(&apache.server.four_letter("srvr").expect("srvr"));
+    /// Starts both on empty directories: `servers` of each, an ensemble if that is more than one.
+    pub fn start(servers: usize) -> Self {
+        let (apache, zkfast) = if servers > 1 {
+            let apache = Side::launch(Whose::Apache, servers);
+            let zkfast = Side::launch(Whose::under_test(), servers);
+            (Side::await_ensemble(apache), Side::await_ensemble(zkfast))
+        } else {
+            (Side::start(Whose::Apache), Side::start(Whose::under_test()))
+        };
+        let (mut apache, mut zkfast) = (apache, zkfast);
+        let version = version(&apache.four_letter("srvr"));
+        for side in [&mut apache, &mut zkfast] {
+            if servers > 1 && side.kind == Whose::Apache && exceptions::is_avoided("asleep", version) {
+                side.wake_sleepers();
+            }
+        }
         Self {
             apache,
             zkfast,
@@ -103,9 +116,20 @@ impl Duel {
                 self.step(&Step { slot, action: Action::Ask(vec![close]) }, slots).map_err(end)?;
             }
         }
-        self.compare_trees().map_err(end)?;
+        for place in 0..self.apache.admins.len() {
+            self.both(|side, _| side.settle(place));
+            self.compare_trees(place).map_err(end)?;
+        }
+        for side in [&self.apache, &self.zkfast] {
+            assert!(
+                side.has_its_roles(),
+                "{:?}: another server leads now: what was seen says nothing",
+                side.kind
+            );
+        }
         self.both(Side::clean);
         self.tally.streams += 1;
+        self.tally.woken += std::mem::take(&mut self.apache.woken);
         Ok(())
     }
 
@@ -115,6 +139,10 @@ impl Duel {
     }
 
     fn step(&mut self, step: &Step, slots: usize) -> Result<(), String> {
+        if let Action::Reconnect(reconnect) = &step.action {
+            self.both(|side, _| side.shift(step.slot, reconnect.shift));
+        }
+        self.both(|side, _| side.settle(side.place(step.slot)));
         if !matches!(step.action, Action::Reconnect(_)) {
             self.connect(step.slot)?;
         }
@@ -182,10 +210,15 @@ impl Duel {
         slots: usize,
         mixed: bool,
     ) -> Result<(), String> {
-        for slot in 0..slots {
-            self.both(|side, _| side.fence(slot));
+        // Those of an ensemble are transactions: one by one, so that their order is the same on both sides.
+        let at_once = self.apache.admins.len() == 1;
+        if at_once {
+            (0..slots).for_each(|slot| self.both(|side, _| side.fence(slot)));
         }
         for slot in 0..slots {
+            if !at_once {
+                self.both(|side, _| side.fence(slot));
+            }
             let lines = self.collect(slot);
             let operations = if slot == actor { operations } else { &[] };
             self.compare(slot, operations, &lines, mixed)?;
@@ -197,6 +230,7 @@ impl Duel {
         self.tally.operations += 1;
         self.tally.reconnects += 1;
         self.tally.moves += usize::from(!reconnect.hang_up);
+        self.tally.shifts += usize::from(reconnect.shift > 0);
         let left = if reconnect.hang_up {
             self.both(|side, _| side.hang_up(slot));
             (None, None)
@@ -210,7 +244,11 @@ impl Duel {
         if reconnect.lie == Lie::None && lines.0.iter().any(|line| line.kind == Kind::Welcome(false)) {
             self.both(|side, _| side.forget_session(slot));
         }
-        if let (Some(apache), Some(zkfast)) = left {
+        if let (Some(mut apache), Some(mut zkfast)) = left {
+            if reconnect.shift > 0 {
+                apache.write();
+                zkfast.write();
+            }
             self.compare(slot, &[], &(apache.lines(), zkfast.lines()), false)?;
         }
         self.fence(slot, behind, slots, false)
@@ -222,19 +260,33 @@ impl Duel {
         let marker = format!("{}x", self.root);
         self.both(|side, _| side.mark(slot, &marker));
         self.fence(slot, &[], slots, false)?;
-        let shorter =
-            Reconnect { hang_up: true, timeout_ms: 1, lie: Lie::None, read_only: None, behind: None };
+        let shorter = Reconnect {
+            hang_up: true,
+            timeout_ms: 1,
+            lie: Lie::None,
+            read_only: None,
+            behind: None,
+            shift: 0,
+        };
         let heard_of = Instant::now();
         self.reconnect(slot, &shorter, slots)?;
+        if self.apache.admins.len() > 1 {
+            // Until no server of Apache's tells its leader any more what it heard with the old timeout.
+            while heard_of.elapsed() < 2 * Duration::from_millis(u64::from(TICK_MS)) {
+                self.fence(slot, &[], slots, false)?;
+            }
+        }
+        let heard_of = Instant::now();
+        self.fence(slot, &[], slots, false)?;
         self.both(|side, _| side.hang_up(slot));
         let deadline = Instant::now() + Duration::from_millis(EXPIRY_MS as u64) + peers::DEADLINE;
         let mut gone = (false, false);
         let mut seen: Vec<(Vec<Line>, Vec<Line>)> = vec![Default::default(); slots];
         while gone != (true, true) {
             for (is_gone, side) in [(&mut gone.0, &mut self.apache), (&mut gone.1, &mut self.zkfast)] {
-                if !*is_gone && side.is_marker_gone(deadline) {
+                if !*is_gone && side.is_marker_gone(slot, deadline)? {
                     *is_gone = true;
-                    let kind = side.server.kind;
+                    let kind = side.kind;
                     if heard_of.elapsed() < Duration::from_millis(EXPIRY_MS as u64) {
                         return Err(format!(
                             "{kind:?}'s session expired {:?} after it was heard of",
@@ -373,20 +425,18 @@ impl Duel {
     }
 
     /// The whole tree below the root and the quotas there, once all sessions are closed.
-    fn compare_trees(&mut self) -> Result<(), String> {
+    fn compare_trees(&mut self, place: usize) -> Result<(), String> {
         for root in [self.root.clone(), format!("{QUOTAS}{}", self.root)] {
             let read = |side: &mut Side| -> Vec<Line> {
-                if side.admin.exists(&root, false).is_err() {
+                let admin = &mut side.admins[place];
+                if admin.exists(&root, false).is_err() {
                     return Vec::new();
                 }
-                tree::read(&mut side.admin, &root)
-                    .iter()
-                    .map(|(path, node)| answer::node(path, node))
-                    .collect()
+                tree::read(admin, &root).iter().map(|(path, node)| answer::node(path, node)).collect()
             };
             let lines = (read(&mut self.apache), read(&mut self.zkfast));
             self.compare(0, &[], &lines, false)
-                .map_err(|words| format!("the trees at the end of the stream: {words}"))?;
+                .map_err(|words| format!("the trees at the end of the stream, server {place}: {words}"))?;
         }
         Ok(())
     }

@@ -167,6 +167,14 @@ pub const EXCEPTIONS: &[Exception] = &[
         what: "behind a refused operation nothing is asked: both connections must end by themselves (row C25)",
     },
     Exception {
+        id: "asleep",
+        ticket: "ZOOKEEPER-4537",
+        until: Some((3, 9, 0)),
+        avoided: true,
+        what: "a member goes on by itself, before it could sleep over a committed write until somebody asked for something: \
+               a ping of another session wakes it",
+    },
+    Exception {
         id: "other-digits",
         ticket: "Java's numbers may have the digits of any script",
         until: None,

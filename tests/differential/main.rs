@@ -3,9 +3,13 @@
 //!
 //! An application must not be able to tell the two apart. What differs on purpose is named in `exceptions`.
 //!
+//! The same streams are played for two ensembles of three servers: sessions are spread over the servers and move between
+//! them, and each server's tree is compared.
+//!
 //! ```text
-//! cargo test --release --test differential                                # 20 streams, part of every test run
+//! cargo test --release --test differential               # 20 streams, and 8 for ensembles, part of every test run
 //! ZKFAST_STREAMS=400 ZKFAST_STREAM_OPERATIONS=500 cargo test --release --test differential streams -- --nocapture
+//! ZKFAST_ENSEMBLE_STREAMS=100 ZKFAST_STREAM_OPERATIONS=300 cargo test --release --test differential ensemble -- --nocapture
 //! ZKFAST_SEED=7 ZKFAST_STREAMS=1 cargo test --release --test differential streams    # the stream of one seed again
 //! ```
 //!
@@ -30,15 +34,24 @@
 mod peers;
 
 mod answer;
+#[allow(dead_code, reason = "the tests of ensembles disturb them, too")]
+#[path = "../ensemble/cluster.rs"]
+mod cluster;
 mod duel;
 mod exceptions;
 mod guess;
 mod ledger;
 mod maker;
 mod operation;
+#[allow(dead_code, reason = "nothing stands between the servers here")]
+#[path = "../ensemble/proxy.rs"]
+mod proxy;
 mod shrink;
 mod side;
 mod stream;
+#[allow(dead_code, reason = "no server is traced here")]
+#[path = "../durability/trace.rs"]
+mod trace;
 
 use duel::{Difference, Duel};
 use operation::Operation;
@@ -49,6 +62,9 @@ const FIRST_SEED: u64 = 1;
 /// Streams of a run that asks for no number, and requests in each.
 const STREAMS: usize = 20;
 const STREAM_OPERATIONS: usize = 250;
+/// The same for ensembles, which take longer for each.
+const ENSEMBLE_STREAMS: usize = 8;
+const ENSEMBLE_STREAM_OPERATIONS: usize = 150;
 /// Differing streams after which a run ends.
 const REPORTS_MAX: usize = 8;
 /// Streams that are played to shorten a failing one.
@@ -63,10 +79,24 @@ fn number(name: &str, default: u64) -> u64 {
 /// quotas are those of Apache's code. No row is cited for it: each has an example of its own elsewhere.
 #[test]
 fn streams_of_operations_are_answered_as_apache_answers_them() {
-    let first = number("ZKFAST_SEED", FIRST_SEED);
     let streams = number("ZKFAST_STREAMS", STREAMS as u64);
     let operations = number("ZKFAST_STREAM_OPERATIONS", STREAM_OPERATIONS as u64) as usize;
-    let mut duel = Duel::start();
+    play(1, streams, operations);
+}
+
+/// Danger: what one server gets right, several get wrong: a session's requests and its watches on a server that is told of
+/// transactions, sessions that move between servers, and who is told when.
+#[test]
+fn an_ensemble_answers_as_apaches_ensemble_does() {
+    let streams = number("ZKFAST_ENSEMBLE_STREAMS", ENSEMBLE_STREAMS as u64);
+    let operations = number("ZKFAST_STREAM_OPERATIONS", ENSEMBLE_STREAM_OPERATIONS as u64) as usize;
+    play(3, streams, operations);
+}
+
+/// Plays streams with so many servers on each side.
+fn play(servers: usize, streams: u64, operations: usize) {
+    let first = number("ZKFAST_SEED", FIRST_SEED);
+    let mut duel = Duel::start(servers);
     let mut reports = Vec::new();
     for seed in first..first + streams {
         let avoid = Avoid {
@@ -74,25 +104,26 @@ fn streams_of_operations_are_answered_as_apache_answers_them() {
             check_alone: exceptions::is_avoided("check-alone", duel.version()),
             null_watch: exceptions::is_avoided("null-watch", duel.version()),
             multi_remains: exceptions::is_avoided("multi-remains", duel.version()),
+            unreadable_multi: servers > 1 && exceptions::is_avoided("unreadable-multi", duel.version()),
         };
-        let stream = Stream::of(seed, operations, avoid);
+        let stream = Stream::of(seed, operations, servers, avoid);
         if let Err(difference) = duel.play(&stream) {
             eprintln!("seed {seed} differs at step {}: {}", difference.step, difference.words);
-            reports.push(report(&stream, &difference));
+            reports.push(report(&stream, servers, &difference));
             if reports.len() == REPORTS_MAX {
                 break;
             }
             // The two are no longer in the same state.
             let tally = std::mem::take(&mut duel.tally);
-            duel = Duel::start();
+            duel = Duel::start(servers);
             duel.tally = tally;
         }
     }
     assert!(reports.is_empty(), "{}", reports.join("\n\n"));
     let tally = &duel.tally;
     println!(
-        "Apache {:?}: {} streams from seed {first}, {} operations, {} of them refused, {} events; sessions came again {} \
-         times, {} times while still connected, and {} expired; excused: {:?}",
+        "{servers} of Apache {:?}: {} streams from seed {first}, {} operations, {} of them refused, {} events; sessions came \
+         again {} times, {} times while still connected, {} times to another server, and {} expired; Apache's woken {} times; excused: {:?}",
         duel.version(),
         tally.streams,
         tally.operations,
@@ -100,7 +131,9 @@ fn streams_of_operations_are_answered_as_apache_answers_them() {
         tally.events,
         tally.reconnects,
         tally.moves,
+        tally.shifts,
         tally.expiries,
+        tally.woken,
         tally.excused
     );
     for row in exceptions::EXCEPTIONS {
@@ -122,23 +155,24 @@ fn nothing_is_asked_behind_a_refusal_that_ends_the_connection() {
     let refused = |code| Operation { code, fields: vec![], cut: 0, xid: None };
     let steps = [-1, 0, 99].into_iter().cycle().take(REFUSALS);
     let steps = steps.map(|code| Step { slot: 0, action: Action::Ask(vec![refused(code)]) }).collect();
-    let mut duel = Duel::start();
+    let mut duel = Duel::start(1);
     duel.play(&Stream { seed: 0, steps }).unwrap_or_else(|difference| panic!("{}", difference.words));
     assert_eq!(duel.tally.errors, REFUSALS, "each is refused");
 }
 
 /// Shortens a failing stream and shows it.
-fn report(stream: &Stream, difference: &Difference) -> String {
+fn report(stream: &Stream, servers: usize, difference: &Difference) -> String {
     let mut shortest = (stream.clone(), difference.clone());
-    let mut duel = Duel::start();
+    let mut duel = Duel::start(servers);
     // What comes behind the difference has nothing to do with it.
     let steps = &stream.steps[..stream.steps.len().min(difference.step + 1)];
-    let steps = shrink::shrink(steps, SHRINK_TRIES, |steps| {
+    let tries = SHRINK_TRIES / servers.pow(2);
+    let steps = shrink::shrink(steps, tries, |steps| {
         let candidate = Stream { seed: stream.seed, steps: steps.to_vec() };
         match duel.play(&candidate) {
             Ok(()) => false,
             Err(difference) => {
-                duel = Duel::start();
+                duel = Duel::start(servers);
                 shortest = (candidate, difference);
                 true
             }

@@ -121,6 +121,7 @@ enum Aim {
 /// The maker of one stream.
 pub struct Maker {
     dice: Dice,
+    servers: usize,
     guess: Guess,
     /// Who asks next.
     slot: usize,
@@ -146,8 +147,8 @@ pub struct Maker {
 }
 
 impl Maker {
-    /// The maker of the stream of `seed`, and the number of its sessions.
-    pub fn new(seed: u64) -> (Self, usize) {
+    /// The maker of the stream of `seed` for so many servers, and the number of its sessions.
+    pub fn new(seed: u64, servers: usize) -> (Self, usize) {
         let mut dice = Dice::new(seed);
         let slots = 2 + dice.below(3);
         let theme = Theme::of(seed);
@@ -169,6 +170,7 @@ impl Maker {
             guess: Guess::new(),
             slot: 0,
             dice,
+            servers,
             weights,
             theme,
             first: VecDeque::new(),
@@ -602,6 +604,7 @@ impl Maker {
             lie,
             read_only: self.pick(&[Some(false), Some(false), None, Some(true)]),
             behind: behind.filter(|_| lie == Lie::None),
+            shift: if self.servers > 1 { self.dice.below(self.servers) } else { 0 },
         })
     }
 }

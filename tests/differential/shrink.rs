@@ -61,7 +61,7 @@ mod tests {
     /// Danger: a shrinker that stops early shows hundreds of steps, and nobody reads them.
     #[test]
     fn a_pair_of_steps_that_belong_together_is_found() {
-        let steps = Stream::of(7, 400, Avoid::default()).steps;
+        let steps = Stream::of(7, 400, 1, Avoid::default()).steps;
         let (first, last) = (steps[40].clone(), steps[steps.len() - 30].clone());
         let fails = |steps: &[Step]| {
             let at = steps.iter().position(|step| *step == first);

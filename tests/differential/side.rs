@@ -1,15 +1,21 @@
-//! One of the two servers, with the connections of the stream's sessions to it.
+//! One of the two sides, a server or an ensemble, with the connections of the stream's sessions to it.
 //!
-//! A request is sent on both sides before an answer is read on either, so that the two servers work side by side.
+//! A request is sent on both sides before an answer is read on either, so that the two sides work at the same time.
+//!
+//! The servers of an ensemble have places, by role: the leader has the first one. What one server has applied another one
+//! may not know yet; whoever asks next makes a write of its own there first, which is refused and changes nothing. Its answer
+//! follows all transactions before it, on every server of either kind. (Apache's leader answers a sync ahead of them.)
 
 use super::{
     answer::{self, Kind, Line, Token},
+    cluster::{Cluster, Shape},
     operation::{Operation, QUOTAS},
     peers::{self, Client, Handshake, Server, client, server::Settings},
     stream::{Lie, Reconnect},
 };
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 use zkfast_wire::{Acl, Decoder, OpCode, SessionId, Xid, Zxid};
@@ -19,6 +25,12 @@ pub const TIMEOUT_MS: i32 = 200_000;
 /// The least timeout that the servers grant: how long a session that shall expire lives after it was heard of.
 pub const EXPIRY_MS: i32 = 3_000;
 
+/// After so long without a word a server that may have fallen asleep is woken.
+const SLEEP_MAX: Duration = Duration::from_millis(400);
+
+/// A node that is never there, below the root of all: who deletes it is refused, with a transaction.
+const NOWHERE: &str = "/nowhere";
+
 /// How long an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -27,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 enum Expected {
     Welcome,
     Reply { index: usize, op: Option<OpCode> },
-    Fence,
+    Fence { xid: i32 },
 }
 
 /// A connection of a session.
@@ -40,6 +52,8 @@ struct Connection {
 #[derive(Default)]
 struct Slot {
     connection: Option<Connection>,
+    /// The server that the session goes to.
+    place: usize,
     /// Session and password.
     ticket: Option<(SessionId, Vec<u8>)>,
     zxid_seen: i64,
@@ -47,18 +61,28 @@ struct Slot {
     seen_after: Vec<i64>,
 }
 
-/// A server with the stream's sessions.
-pub struct Side {
-    /// The server.
-    pub server: Server,
-    /// A session that may do everything, for the start and the end of a stream.
-    pub admin: Client,
-    slots: Vec<Slot>,
-    _home: tempfile::TempDir,
+/// The processes of a side, which end with it.
+enum Processes {
+    Server { _server: Server, _home: tempfile::TempDir },
+    Ensemble(Cluster),
 }
 
-/// The configuration of both servers.
-pub fn settings() -> Settings {
+/// A server or an ensemble, with the stream's sessions.
+pub struct Side {
+    /// Whose.
+    pub kind: peers::Kind,
+    /// A session with each server, by place, that may do everything, for the start and the end of a stream.
+    pub admins: Vec<Client>,
+    addresses: Vec<SocketAddr>,
+    slots: Vec<Slot>,
+    /// How often the server of a place was woken: see `asleep` in the table of exceptions.
+    pub woken: usize,
+    may_sleep: bool,
+    processes: Processes,
+}
+
+/// The configuration of both sides.
+fn settings() -> Settings {
     Settings {
         lines: [
             "minSessionTimeout=3000",
@@ -82,32 +106,122 @@ impl Side {
     pub fn start(kind: peers::Kind) -> Self {
         let home = peers::directory();
         let server = Server::start(kind, home.path(), &settings());
-        let mut admin = server.client(240_000);
-        assert_eq!(admin.auth("digest", b"super:test"), 0, "the super user");
-        Self { server, admin, slots: Vec::new(), _home: home }
+        let address = server.address;
+        Self::over(kind, vec![address], Processes::Server { _server: server, _home: home })
+    }
+
+    /// Starts an ensemble of `count` servers, which does not serve yet.
+    pub fn launch(kind: peers::Kind, count: usize) -> Cluster {
+        /// A leader goes on for so long without a quorum: the machine may be slow, and an election is not what is compared.
+        const SYNC_LIMIT_TICKS: u32 = 60;
+        let Settings { lines, java_flags, .. } = settings();
+        let sync_limit_ticks = Some(SYNC_LIMIT_TICKS);
+        let shape = Shape { lines, java_flags, sync_limit_ticks, beside: true, ..Shape::default() };
+        let mut cluster = Cluster::new(&vec![kind; count], shape);
+        (0..count).for_each(|index| cluster.launch(index));
+        cluster
+    }
+
+    /// An ensemble once it serves.
+    pub fn await_ensemble(cluster: Cluster) -> Self {
+        cluster.await_all();
+        let leader = cluster.leader();
+        let others = (0..cluster.size()).filter(|index| *index != leader);
+        let places = [leader].into_iter().chain(others);
+        let addresses = places.map(|index| cluster.address(index)).collect();
+        Self::over(cluster.kind(leader), addresses, Processes::Ensemble(cluster))
+    }
+
+    fn over(kind: peers::Kind, addresses: Vec<SocketAddr>, processes: Processes) -> Self {
+        let admin = |address: &SocketAddr| {
+            let mut admin = Client::connect(*address, 240_000);
+            assert_eq!(admin.auth("digest", b"super:test"), 0, "the super user");
+            admin
+        };
+        let admins = addresses.iter().map(admin).collect();
+        Self { kind, admins, addresses, slots: Vec::new(), woken: 0, may_sleep: false, processes }
+    }
+
+    /// What the first server answers to a four-letter word.
+    pub fn four_letter(&self, word: &str) -> String {
+        peers::server::four_letter(self.addresses[0], word).expect("an answer")
+    }
+
+    /// Wakes its servers from now on when they say nothing for long.
+    pub fn wake_sleepers(&mut self) {
+        self.may_sleep = true;
+    }
+
+    /// Whether the servers still have the roles that they began with.
+    pub fn has_its_roles(&self) -> bool {
+        match &self.processes {
+            Processes::Server { .. } => true,
+            Processes::Ensemble(cluster) => {
+                let leaders = cluster.leaders();
+                leaders.len() == 1 && cluster.address(leaders[0]) == self.addresses[0]
+            }
+        }
+    }
+
+    /// Lets the server at a place apply everything that is known by now.
+    pub fn settle(&mut self, place: usize) {
+        if self.addresses.len() > 1 {
+            // The ping behind it wakes a server that may have fallen asleep over it.
+            let admin = &mut self.admins[place];
+            let refused = admin.submit(OpCode::Delete, &client::path_version(NOWHERE, -1));
+            if self.may_sleep {
+                // In a packet of its own, or both might be there before it sleeps.
+                admin.flush().expect("an open connection");
+                admin.submit_as(Xid::PING, OpCode::Ping.to_i32(), &[]);
+            }
+            admin.flush().expect("an open connection");
+            let refused = admin.reply(refused);
+            assert_eq!(refused, Err(zkfast_wire::ErrorCode::NO_NODE.0), "nobody makes this node");
+            if self.may_sleep {
+                assert_eq!(admin.reply(Xid::PING.0), Ok(vec![]), "a ping");
+            }
+        }
+    }
+
+    fn wake(&mut self, place: usize) {
+        self.woken += 1;
+        self.admins[place].ping();
+    }
+
+    /// The server that a session goes to.
+    pub fn place(&self, slot: usize) -> usize {
+        self.slots[slot].place
+    }
+
+    /// Lets a session go to the server so many places further from now on.
+    pub fn shift(&mut self, slot: usize, places: usize) {
+        self.slots[slot].place = (self.slots[slot].place + places) % self.addresses.len();
     }
 
     /// Makes the root of a stream, and as many sessions as it needs when it needs them.
     pub fn begin(&mut self, root: &str, slots: usize) {
-        self.admin.create(root, b"", 0).expect("a fresh root");
-        self.slots = std::iter::repeat_with(Slot::default).take(slots).collect();
+        self.admins[0].create(root, b"", 0).expect("a fresh root");
+        let place = |slot| slot % self.addresses.len();
+        self.slots = (0..slots).map(|slot| Slot { place: place(slot), ..Slot::default() }).collect();
     }
 
     /// Deletes what the stream left below `root` and its quotas; all of it was open to the admin only.
     pub fn clean(&mut self, root: &str) {
+        self.settle(0);
+        let admin = &mut self.admins[0];
         for root in [root.to_owned(), format!("{QUOTAS}{root}")] {
-            if self.admin.exists(&root, false).is_err() {
+            if admin.exists(&root, false).is_err() {
                 continue;
             }
-            let tree = peers::tree::read(&mut self.admin, &root);
+            let tree = peers::tree::read(admin, &root);
             let deletes: Vec<i32> = tree
                 .keys()
                 .rev()
-                .map(|path| self.admin.submit(OpCode::Delete, &client::path_version(path, -1)))
+                .map(|path| admin.submit(OpCode::Delete, &client::path_version(path, -1)))
                 .collect();
-            self.admin.flush().expect("an open connection");
+            admin.flush().expect("an open connection");
             for xid in deletes {
-                self.admin.reply(xid).expect("a node without children");
+                admin.reply(xid).expect("a node without children");
             }
         }
     }
@@ -124,8 +238,8 @@ impl Side {
 
     /// Forgets a session that the server does not know any more.
     pub fn forget_session(&mut self, slot: usize) {
-        self.slots[slot] =
-            Slot { seen_after: std::mem::take(&mut self.slots[slot].seen_after), ..Slot::default() };
+        let Slot { seen_after, place, .. } = std::mem::take(&mut self.slots[slot]);
+        self.slots[slot] = Slot { seen_after, place, ..Slot::default() };
     }
 
     /// Closes the connection without a word.
@@ -147,7 +261,7 @@ impl Side {
             handshake.password.clone_from(password);
             handshake.last_zxid = Zxid(state.zxid_seen);
         }
-        let mut client = Client::over(client::dial(self.server.address));
+        let mut client = Client::over(client::dial(self.addresses[state.place]));
         if let Some(reconnect) = reconnect {
             handshake.timeout_ms = reconnect.timeout_ms;
             handshake.read_only = reconnect.read_only;
@@ -159,7 +273,7 @@ impl Side {
                 Lie::Zxid => handshake.last_zxid = Zxid(i64::MAX),
             }
         }
-        client.patience(PATIENCE);
+        client.patience(if self.may_sleep { SLEEP_MAX } else { PATIENCE });
         client.submit_raw(&handshake.frame());
         let mut connection = Connection { client, expected: VecDeque::from([Expected::Welcome]) };
         if let Some(operation) = reconnect.and_then(|reconnect| reconnect.behind.as_ref()) {
@@ -201,11 +315,19 @@ impl Side {
         connection.expected.push_back(Expected::Reply { index, op: operation.op() });
     }
 
-    /// Sends a ping, whose answer follows everything that the session was to be told so far.
+    /// Asks for what follows everything that the session was to be told so far: a ping does with a single server, in an
+    /// ensemble it takes a write.
     pub fn fence(&mut self, slot: usize) {
+        let is_alone = self.addresses.len() == 1;
         if let Some(connection) = &mut self.slots[slot].connection {
-            connection.client.submit_as(Xid::PING, OpCode::Ping.to_i32(), &[]);
-            connection.expected.push_back(Expected::Fence);
+            let client = &mut connection.client;
+            let xid = if is_alone {
+                client.submit_as(Xid::PING, OpCode::Ping.to_i32(), &[]);
+                Xid::PING.0
+            } else {
+                client.submit(OpCode::Delete, &client::path_version(NOWHERE, -1))
+            };
+            connection.expected.push_back(Expected::Fence { xid });
             connection.flush();
         }
     }
@@ -213,11 +335,20 @@ impl Side {
     /// Everything up to the last expected answer, or to the end of the connection.
     pub fn collect(&mut self, slot: usize) -> Vec<Line> {
         let mut lines = Vec::new();
-        let state = &mut self.slots[slot];
-        while let Some(connection) = &mut state.connection
+        let mut nothing_for = Duration::ZERO;
+        while let Some(connection) = &mut self.slots[slot].connection
             && !connection.expected.is_empty()
         {
-            let line = connection.line();
+            let line = match connection.line() {
+                Some(line) => line,
+                None if self.may_sleep && nothing_for < PATIENCE => {
+                    nothing_for += SLEEP_MAX;
+                    self.wake(self.slots[slot].place);
+                    continue;
+                }
+                None => Line::of(Kind::Silence, "nothing"),
+            };
+            let state = &mut self.slots[slot];
             match &line.kind {
                 Kind::End | Kind::Silence => state.connection = None,
                 Kind::Welcome(false) => {
@@ -226,7 +357,8 @@ impl Side {
                     return lines;
                 }
                 Kind::Welcome(true) => {
-                    state.ticket = Some((connection.client.session, connection.client.password.clone()));
+                    let client = state.connection.as_ref().map(|connection| &connection.client);
+                    state.ticket = client.map(|client| (client.session, client.password.clone()));
                 }
                 Kind::Reply { .. } | Kind::Fence => {
                     if let Some(Token::Zxid(zxid)) = line.tokens.get(1) {
@@ -252,18 +384,20 @@ impl Side {
         let Some(connection) = &mut self.slots[slot].connection else { return };
         let body = client::create(path, Some(b""), &[Acl::OPEN], 1);
         connection.client.call(OpCode::Create, &body).expect("a marker");
-        self.admin.exists(path, true).expect("the marker");
+        self.admins[self.slots[slot].place].exists(path, true).expect("the marker");
     }
 
-    /// Waits a moment for the event of the marker; whether it came.
-    pub fn is_marker_gone(&mut self, deadline: Instant) -> bool {
-        self.admin.patience(Duration::from_millis(300));
-        let came = match self.admin.try_next() {
-            Ok(Some(peers::Incoming::Event { kind: 2, .. })) => true,
-            Err(_) if Instant::now() < deadline => false,
-            other => panic!("{:?}: the marker of an expiring session: {other:?}", self.server.kind),
+    /// Waits a moment for the event of the marker; whether it came, or what is wrong.
+    pub fn is_marker_gone(&mut self, slot: usize, deadline: Instant) -> Result<bool, String> {
+        let place = self.slots[slot].place;
+        let admin = &mut self.admins[place];
+        admin.patience(Duration::from_millis(300));
+        let came = match admin.try_next() {
+            Ok(Some(peers::Incoming::Event { kind: 2, .. })) => Ok(true),
+            Err(_) if Instant::now() < deadline => Ok(false),
+            other => Err(format!("{:?}, server {place}: no session expires: {other:?}", self.kind)),
         };
-        self.admin.patience(peers::DEADLINE);
+        admin.patience(peers::DEADLINE);
         came
     }
 }
@@ -272,11 +406,19 @@ impl Side {
 pub struct Left(Connection);
 
 impl Left {
+    /// Asks for a write, which a server that does not own the session any more neither does nor answers (C28).
+    pub fn write(&mut self) {
+        self.0.client.submit(OpCode::Delete, &client::path_version(NOWHERE, -1));
+        self.0.expected.push_back(Expected::Reply { index: 0, op: Some(OpCode::Delete) });
+        self.0.flush();
+    }
+
     /// What still came on it.
     pub fn lines(mut self) -> Vec<Line> {
         let mut lines = Vec::new();
+        self.0.client.patience(PATIENCE);
         loop {
-            lines.push(self.0.line());
+            lines.push(self.0.line().unwrap_or_else(|| Line::of(Kind::Silence, "nothing")));
             if matches!(lines.last(), Some(Line { kind: Kind::End | Kind::Silence, .. })) {
                 return lines;
             }
@@ -290,14 +432,15 @@ impl Connection {
         let _ = self.client.flush();
     }
 
-    fn line(&mut self) -> Line {
-        match self.client.next_frame() {
+    /// The next thing that the session sees; `None` if nothing came for long.
+    fn line(&mut self) -> Option<Line> {
+        Some(match self.client.next_frame() {
             Ok(Some(payload)) => self
                 .read(&payload)
                 .unwrap_or_else(|| Line::of(Kind::Silence, &format!("an unreadable frame {payload:02x?}"))),
             Ok(None) => Line::of(Kind::End, "the end of the connection"),
-            Err(error) => Line::of(Kind::Silence, &format!("nothing: {error}")),
-        }
+            Err(_) => return None,
+        })
     }
 
     fn read(&mut self, payload: &[u8]) -> Option<Line> {
@@ -321,7 +464,7 @@ impl Connection {
             });
         }
         match self.expected.pop_front() {
-            Some(Expected::Fence) if xid == Xid::PING.0 => {
+            Some(Expected::Fence { xid: wanted }) if xid == wanted => {
                 let word = format!("fence err={err} {} bytes", decoder.remaining());
                 Some(Line { kind: Kind::Fence, tokens: vec![Token::Word(word), Token::Zxid(zxid)] })
             }

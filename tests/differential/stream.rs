@@ -34,6 +34,8 @@ pub struct Reconnect {
     pub read_only: Option<bool>,
     /// Sent right behind the handshake, without waiting (C13).
     pub behind: Option<Operation>,
+    /// To the server so many places further.
+    pub shift: usize,
 }
 
 /// What a handshake says that is not so.
@@ -80,6 +82,8 @@ pub struct Avoid {
     pub null_watch: bool,
     /// `multi-remains`.
     pub multi_remains: bool,
+    /// `unreadable-multi`.
+    pub unreadable_multi: bool,
 }
 
 impl Action {
@@ -166,9 +170,9 @@ impl Operation {
 }
 
 impl Stream {
-    /// The stream of `seed` with about `operations` requests.
-    pub fn of(seed: u64, operations: usize, avoid: Avoid) -> Self {
-        let (mut maker, slots) = Maker::new(seed);
+    /// The stream of `seed` with about `operations` requests, for so many servers.
+    pub fn of(seed: u64, operations: usize, servers: usize, avoid: Avoid) -> Self {
+        let (mut maker, slots) = Maker::new(seed, servers);
         // It takes seconds: once in a stream, and not in each.
         let mut expires_in = if maker.one_in(5) { operations / 2 } else { usize::MAX };
         let mut steps = Vec::new();
@@ -204,7 +208,8 @@ impl fmt::Display for Step {
             Action::Reconnect(reconnect) => {
                 write!(
                     out,
-                    "reconnect, old connection {}, timeout {}, lie {:?}, readOnly {:?}",
+                    "reconnect {} servers further, old connection {}, timeout {}, lie {:?}, readOnly {:?}",
+                    reconnect.shift,
                     if reconnect.hang_up { "closed" } else { "open" },
                     reconnect.timeout_ms,
                     reconnect.lie,

@@ -49,6 +49,10 @@ pub struct Shape {
     pub host: Option<&'static str>,
     /// A second address in every line, behind `|`, with ports of its own.
     pub second_host: Option<&'static str>,
+    /// syncLimit, if not [`SYNC_LIMIT_TICKS`].
+    pub sync_limit_ticks: Option<u32>,
+    /// It runs beside others and waits for no turn.
+    pub beside: bool,
 }
 
 /// The proxies through which one server dials another, and the two directions of all their connections.
@@ -69,13 +73,14 @@ pub struct Cluster {
     /// Words in front of the command of the next server.
     launcher: Vec<String>,
     _home: tempfile::TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Cluster {
     /// Directories, ports and proxies of an ensemble; nothing runs yet.
     pub fn new(kinds: &[Kind], shape: Shape) -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = || ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = (!shape.beside).then(turn);
         let home = peers::directory();
         let members = kinds.iter().enumerate().map(|(index, kind)| Member {
             kind: *kind,
@@ -162,7 +167,7 @@ impl Cluster {
     pub fn launch(&mut self, index: usize) {
         let mut lines = self.server_lines(index);
         lines.push("initLimit=25".to_owned());
-        lines.push(format!("syncLimit={SYNC_LIMIT_TICKS}"));
+        lines.push(format!("syncLimit={}", self.shape.sync_limit_ticks.unwrap_or(SYNC_LIMIT_TICKS)));
         lines.extend(self.shape.lines.iter().cloned());
         if self.observes(index) {
             lines.push("peerType=observer".to_owned());

@@ -1,9 +1,10 @@
 //! Sessions that went to another server while their old connection stands.
 
 use crate::{
-    cluster::{Cluster, Shape},
-    peers::{Client, Incoming, Kind, client},
+    cluster::{Cluster, Shape, TICK_MS},
+    peers::{Client, Handshake, Incoming, Kind, client},
 };
+use std::time::{Duration, Instant};
 use zkfast_wire::{Acl, ErrorCode, OpCode};
 
 /// C28, E26, ZOOKEEPER-710. Danger: a client that is told that its session has moved asks the wrong server again and
@@ -48,4 +49,48 @@ fn a_write_on_the_old_connection_of_a_session_ends_that_connection() {
     assert_eq!(reader.exists("/new", false).map(|_| ()), Err(ErrorCode::NO_NODE.0));
     assert_eq!(reader.get("/there", false).expect("the node").0.as_deref(), Some(&b"still"[..]));
     reader.exists("/there/child", false).expect("nothing was deleted");
+}
+
+/// S3, S4, S10. Danger: what one server heard of a client before it came back counts as news of it afterwards, and gives the
+/// session the timeout that it had before: its ephemerals stay for minutes, or go while it lives. (Apache's servers do.)
+#[test]
+fn a_session_that_comes_back_with_another_timeout_expires_by_it() {
+    const SESSIONS: usize = 8;
+    const LONG_MS: i32 = 100_000;
+    let lines = vec!["maxSessionTimeout=100000".to_owned()];
+    let cluster = Cluster::start(&[Kind::under_test(); 3], Shape { lines, ..Shape::default() });
+    let leader = cluster.leader();
+    let followers: Vec<usize> = (0..cluster.size()).filter(|index| *index != leader).collect();
+    let mut reader = cluster.server(leader).client(LONG_MS);
+    let ways = [
+        (followers[0], followers[0]),
+        (followers[0], followers[1]),
+        (followers[0], leader),
+        (leader, followers[0]),
+    ];
+    for (old, new) in ways {
+        let names: Vec<String> = (0..SESSIONS).map(|index| format!("/{old}{new}-{index}")).collect();
+        let mut clients: Vec<Client> = (0..SESSIONS).map(|_| cluster.server(old).client(LONG_MS)).collect();
+        for (name, client) in names.iter().zip(&mut clients) {
+            client.create(name, b"", 1).expect("an ephemeral");
+        }
+        reader.set("/", b"", -1).expect("a write, behind which the ephemerals are seen");
+        for name in &names {
+            reader.exists(name, true).expect("the ephemeral");
+        }
+        // They are heard of at all times between what servers tell each other of them.
+        for client in &mut clients {
+            let last = Instant::now() + Duration::from_millis(u64::from(TICK_MS) / SESSIONS as u64);
+            while Instant::now() < last {
+                client.ping();
+            }
+            let short = Handshake { timeout_ms: 1, ..client.ticket() };
+            let mut back = Client::handshake(cluster.address(new), &short).expect("the same session");
+            back.ping();
+        }
+        drop(clients);
+        let mut gone: Vec<String> = (0..SESSIONS).map(|_| reader.event().1).collect();
+        gone.sort_unstable();
+        assert_eq!(gone, names, "from {old} to {new}");
+    }
 }

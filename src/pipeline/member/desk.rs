@@ -288,7 +288,10 @@ impl LearnerDesk {
         self.touched.clear();
     }
 
+    /// Notes a client that came back with a session. The leader hears of the new timeout: what was heard of the session
+    /// with its old one is forgotten, or it would count again.
     pub(super) fn revalidate(&mut self, session: SessionId, connection: ConnectionId, timeout_ms: i32) {
+        self.touched.remove(&session);
         self.revalidations.entry(session).or_default().push_back((connection, timeout_ms));
     }
 
@@ -302,8 +305,11 @@ impl LearnerDesk {
         first
     }
 
+    /// A session was heard of, unless its client has come back and nobody knows yet what its timeout is.
     pub(super) fn touch(&mut self, session: SessionId, timeout_ms: i32) {
-        self.touched.insert(session, timeout_ms);
+        if !self.revalidations.contains_key(&session) {
+            self.touched.insert(session, timeout_ms);
+        }
     }
 
     /// At most `max` of the sessions that were heard of; the others are told with the next PING.
@@ -365,6 +371,11 @@ impl LeaderDesk {
     /// owns it (`SessionTrackerImpl.checkSession`).
     pub(super) fn may_speak(&mut self, session: SessionId, owner: Owner) -> bool {
         *self.owners.entry(session).or_insert(owner) == owner
+    }
+
+    /// Whether another one than `owner` is known to speak for the session.
+    pub(super) fn is_elsewhere(&self, session: SessionId, owner: Owner) -> bool {
+        self.owners.get(&session).is_some_and(|known| *known != owner)
     }
 
     pub(super) fn closed(&mut self, session: SessionId) {
@@ -485,6 +496,20 @@ mod tests {
         assert_eq!(desk.synced_before(&header(1, 11)), None);
     }
 
+    /// S3, S11. Danger: a client comes back with a short timeout, and what was heard of it before gives it the long one again.
+    #[test]
+    fn what_was_heard_before_a_client_came_back_is_forgotten() {
+        let mut desk = LearnerDesk::default();
+        desk.touch(SessionId(1), 40_000);
+        desk.touch(SessionId(2), 40_000);
+        desk.revalidate(SessionId(1), asker(1, 0).connection, 1_000);
+        desk.touch(SessionId(1), 40_000);
+        assert_eq!(desk.take_touched(9), [(SessionId(2), 40_000)]);
+        assert_eq!(desk.revalidated(SessionId(1)), Some((asker(1, 0).connection, 1_000)));
+        desk.touch(SessionId(1), 1_000);
+        assert_eq!(desk.take_touched(9), [(SessionId(1), 1_000)]);
+    }
+
     /// S12: a session that moved must not be spoken for through the server that it left.
     #[test]
     fn a_session_speaks_through_one_server() {
@@ -494,6 +519,8 @@ mod tests {
         assert!(!desk.may_speak(SessionId(1), b));
         desk.own(SessionId(1), b);
         assert!(desk.may_speak(SessionId(1), b) && !desk.may_speak(SessionId(1), Owner::Here));
+        assert!(desk.is_elsewhere(SessionId(1), a) && !desk.is_elsewhere(SessionId(1), b));
+        assert!(!desk.is_elsewhere(SessionId(2), a), "nobody knows");
         desk.closed(SessionId(1));
         assert!(desk.may_speak(SessionId(1), Owner::Here));
     }

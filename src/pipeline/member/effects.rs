@@ -121,7 +121,7 @@ impl Pipeline {
                 let touched = Some(data.freeze());
                 self.links().send(link, &Packet::Ping { zxid, touched });
             }
-            Effect::Touched { data, .. } => self.touch_forwarded(&data),
+            Effect::Touched { link, data } => self.touch_forwarded(link, &data),
             Effect::Request { link, request } => self.take_request(link, request),
             Effect::RevalidateAsked { link, session, timeout_ms } => {
                 self.answer_revalidation(link, session, timeout_ms);

@@ -89,6 +89,11 @@ impl Pipeline {
         self.member.is_none() || self.may_speak(session, Owner::Here)
     }
 
+    /// Whether the session is known to live on another server than this one.
+    pub(in crate::pipeline) fn is_elsewhere(&self, session: SessionId) -> bool {
+        self.member.as_ref().is_some_and(|member| member.leader.is_elsewhere(session, Owner::Here))
+    }
+
     /// A local session has no owner here: only its server knows it (S15).
     fn may_speak(&mut self, session: SessionId, owner: Owner) -> bool {
         let is_global = self.tree.sessions().contains(session);
@@ -123,14 +128,16 @@ impl Pipeline {
         self.the_member().follow_up.push_back(Event::RevalidateAnswer { link, session, valid });
     }
 
-    /// Sessions that a learner has heard of (S11).
-    pub(super) fn touch_forwarded(&mut self, data: &Bytes) {
+    /// Sessions that a learner has heard of (S11). One that has gone to another server since has perhaps another timeout
+    /// there.
+    pub(super) fn touch_forwarded(&mut self, link: LinkId, data: &Bytes) {
         if self.duty != Duty::Orders {
             return;
         }
         let now_ms = self.clock.now_ms();
         for (session, timeout_ms) in touches(data) {
-            if self.sessions.is_alive(session, &self.tree) {
+            let is_elsewhere = self.the_member().leader.is_elsewhere(session, Owner::Learner(link));
+            if !is_elsewhere && self.sessions.is_alive(session, &self.tree) {
                 self.sessions.track(session, timeout_ms, now_ms);
             }
         }

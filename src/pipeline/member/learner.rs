@@ -149,7 +149,9 @@ impl Pipeline {
     /// The leader is told with the next PING (S11).
     pub(in crate::pipeline) fn touch_at_leader(&mut self, touched: &[Touched]) {
         for touch in touched {
-            self.the_member().learner.touch(touch.session, touch.timeout_ms);
+            if self.sessions.is_current(touch) {
+                self.the_member().learner.touch(touch.session, touch.timeout_ms);
+            }
         }
     }
 }

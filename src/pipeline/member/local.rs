@@ -133,6 +133,12 @@ impl Pipeline {
                 }
                 (!touched.is_empty()).then_some(Submission::Touch(touched))
             }
+            Submission::Gone { session, heard: Some(touch), .. } if is_local(session) => {
+                let is_here = member.local.as_mut().is_some_and(|local| local.touch(&touch));
+                assert!(is_here, "it has just been found");
+                self.sessions.disconnect(session, touch.connection);
+                None
+            }
             submission if member.is_read_only => self.answer_read_only(submission),
             submission => Some(submission),
         }
@@ -267,6 +273,11 @@ impl Pipeline {
 mod tests {
     use super::*;
 
+    fn touched(session: i64) -> Touched {
+        let connection = ConnectionId { core: 0, slot: 0, generation: 0 };
+        Touched { connection, session: SessionId(session), timeout_ms: 300, at_ms: 1200 }
+    }
+
     #[test]
     fn a_local_session_lives_as_long_as_it_is_heard_of() {
         let mut local = LocalSessions::new(true, 100);
@@ -275,8 +286,8 @@ mod tests {
         }
         local.track(SessionId(1), 300, 1000);
         local.track(SessionId(2), 300, 1000);
-        assert!(local.touch(&Touched { session: SessionId(1), timeout_ms: 300, at_ms: 1200 }));
-        assert!(!local.touch(&Touched { session: SessionId(3), timeout_ms: 300, at_ms: 1200 }));
+        assert!(local.touch(&touched(1)));
+        assert!(!local.touch(&touched(3)));
         assert_eq!(local.expired(1100).len() + local.expired(1200).len() + local.expired(1300).len(), 0);
         assert_eq!(local.expired(1400), [SessionId(2)]);
         assert!(local.contains(SessionId(1)) && !local.contains(SessionId(2)));

@@ -81,7 +81,7 @@ impl Pipeline {
                 let delivery = self.listed(asker, session, &prefix);
                 self.cores[usize::from(asker.connection.core)].push_and_kick(delivery);
             }
-            Submission::Gone { connection, session } => self.sessions.disconnect(session, connection),
+            Submission::Gone { connection, session, .. } => self.sessions.disconnect(session, connection),
             // The client cores refuse it; sessions of the ensemble have no deadline here.
             Submission::Sync { .. } | Submission::Touch(_) => {}
             submission @ (Submission::Gather(_) | Submission::Gathered(_) | Submission::Quiet) => {
