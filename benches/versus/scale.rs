@@ -9,7 +9,7 @@ use loadgen::{
     client::Client,
     clock::Clock,
     engine::Engine,
-    fan_out::{Extent, FanOut, Watched},
+    fan_out::{Extent, FanOut, Rereads, Round, Watched},
     keys::KeySpace,
     layout::{Values, create_all},
     link::Link,
@@ -75,13 +75,33 @@ pub struct Sessions {
     pub idle_kb: f64,
     /// Sessions opened a second.
     pub connects_per_s: f64,
-    /// From a set to the last event, median of the rounds, ms.
-    pub last_event_ms: f64,
-    /// Fastest and slowest round, ms.
-    pub last_event_range_ms: (f64, f64),
+    /// Sessions watch again when all have been told.
+    pub events_alone: LastEvent,
+    /// Each session reads and watches again as soon as it is told.
+    pub with_rereads: LastEvent,
 }
 
-/// Opens `count` sessions, lets them idle, then lets all of them watch one node for some rounds.
+/// From a set to the last event, milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct LastEvent {
+    /// Median of the rounds.
+    pub median_ms: f64,
+    /// Fastest round.
+    pub least_ms: f64,
+    /// Slowest round.
+    pub most_ms: f64,
+}
+
+impl LastEvent {
+    fn of(rounds: &[Round]) -> Self {
+        let mut times: Vec<f64> = rounds.iter().map(|round| round.last_event as f64 / 1e6).collect();
+        times.sort_by(f64::total_cmp);
+        Self { median_ms: times[times.len() / 2], least_ms: times[0], most_ms: times[times.len() - 1] }
+    }
+}
+
+/// Opens `count` sessions, lets them idle, then lets all of them watch one node for some rounds; then once more, with
+/// sessions that watch again as soon as they are told.
 ///
 /// # Errors
 /// If the server fails or drops a session.
@@ -100,26 +120,24 @@ pub fn sessions(make: &Make, directory: &Path, count: usize, rounds: usize) -> a
         let resident = process::usage(pid).map_or(0, |usage| usage.resident_bytes);
         *noted.lock().expect("nobody panics with it") = (resident, took);
     });
-    let links = (0..count).map(|index| Link::new(index, index as u64, 0)).collect();
-    let load = FanOut::new(
-        "/watched".to_owned(),
-        Watched::Data,
-        100,
-        Extent::Rounds(rounds),
-        on_connected,
-        Arc::default(),
-    );
-    let load = Engine::new(Clock::start(), Arc::new(server.hosts.clone()), 40_000, links, load)?.run()?;
-    if let Some(why) = load.failure.or_else(|| load.missing.failure()) {
-        return Err(anyhow!("{}: {why}", make.name()));
-    }
+    let fan_out = |rereads, on_connected| -> anyhow::Result<Vec<Round>> {
+        let links = (0..count).map(|index| Link::new(index, index as u64, 0)).collect();
+        let (path, extent) = ("/watched".to_owned(), Extent::Rounds(rounds));
+        let load = FanOut::new(path, Watched::Data, rereads, 100, extent, on_connected, Arc::default());
+        let hosts = Arc::new(server.hosts.clone());
+        let load = Engine::new(Clock::start(), hosts, 40_000, links, load)?.run()?;
+        match load.failure.or_else(|| load.missing.failure()) {
+            Some(why) => Err(anyhow!("{}: {why}", make.name())),
+            None => Ok(load.rounds),
+        }
+    };
+    let events_alone = fan_out(Rereads::BehindLastEvent, on_connected)?;
+    let with_rereads = fan_out(Rereads::AtOnce, Box::new(|| {}))?;
     let (resident, took) = *seen.lock().expect("nobody panics with it");
-    let mut times: Vec<f64> = load.rounds.iter().map(|round| round.last_event as f64 / 1e6).collect();
-    times.sort_by(f64::total_cmp);
     Ok(Sessions {
         idle_kb: (resident as f64 - before as f64) / 1e3 / count as f64,
         connects_per_s: count as f64 / took.as_secs_f64(),
-        last_event_ms: times[times.len() / 2],
-        last_event_range_ms: (times[0], times[times.len() - 1]),
+        events_alone: LastEvent::of(&events_alone),
+        with_rereads: LastEvent::of(&with_rereads),
     })
 }

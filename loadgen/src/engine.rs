@@ -17,7 +17,9 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
 };
-use std::{borrow::Cow, collections::VecDeque, io, ops::RangeTo, os::fd::OwnedFd, sync::Arc};
+use std::{
+    borrow::Cow, collections::VecDeque, io, ops::RangeTo, os::fd::OwnedFd, sync::Arc, thread, time::Duration,
+};
 use zkfast_wire::{
     SessionId, Xid, Zxid, frame, handshake::ConnectResponse, jute::Decoder, watch::WatcherEvent,
 };
@@ -79,6 +81,9 @@ impl Loss {
 pub enum Turn {
     /// To be called again at this time at the latest.
     Until(Nanos),
+    /// To be called again at this time, and not to be woken before by what comes in: so many messages are on their way
+    /// that a wake-up for each of them would cost the server more than the message.
+    Gather(Nanos),
     /// Nothing more.
     Done,
 }
@@ -213,13 +218,18 @@ impl<L: Load> Engine<L> {
                 self.scan(now);
                 self.next_scan = now + SCAN_EVERY;
             }
-            let until = match self.load.turn(&mut self.links, now) {
-                Turn::Until(until) => until,
+            let (until, is_deaf) = match self.load.turn(&mut self.links, now) {
+                Turn::Until(until) => (until, false),
+                Turn::Gather(until) => (until, true),
                 Turn::Done => return Ok(self.load),
             };
             self.open_wanted(now)?;
             self.flush_dirty();
-            let wait = until.min(self.next_scan).saturating_sub(self.clock.now());
+            let mut wait = until.min(self.next_scan).saturating_sub(self.clock.now());
+            if is_deaf {
+                thread::sleep(Duration::from_nanos(wait));
+                wait = 0;
+            }
             let wait = if wait < SPIN_BELOW { 0 } else { wait };
             let timeout =
                 Timespec { tv_sec: (wait / SECOND).cast_signed(), tv_nsec: (wait % SECOND).cast_signed() };

@@ -1,4 +1,5 @@
-//! Many sessions watch one node; one of them changes it; each reads it again, which leaves the next watch.
+//! Many sessions watch one node; one of them changes it; each reads it again, which leaves the next watch: as soon as it
+//! is told, as clients do, or when all have been told, which shows the events alone.
 //!
 //! Measured per round: from the set to each event, to the last event, and to the last session that holds the new data.
 
@@ -29,6 +30,12 @@ const PATIENCE: Nanos = 120 * SECOND;
 /// sent, at 5 to 10 us each, the next thousand events would wait for the generator.
 const READS_PER_TURN: usize = 64;
 
+/// While more events than this are awaited the sockets are looked at after pauses. A generator that sleeps is woken by
+/// the server's `send`; one that is faster than the server would be woken for each event, and the wake-ups be measured.
+const EVENTS_GATHERED: usize = 512;
+/// The pause: what it adds to a round is a small part of what so many events take.
+const GATHERING: Nanos = MILLISECOND / 5;
+
 /// When it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extent {
@@ -45,6 +52,15 @@ pub enum Watched {
     Data,
     /// Its children; an ephemeral one comes and goes.
     Children,
+}
+
+/// When a session that was told reads again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rereads {
+    /// As soon as it is told: reads and answers compete with the events that are still to come.
+    AtOnce,
+    /// When all have been told.
+    BehindLastEvent,
 }
 
 /// One round's times from the send of the set, in nanoseconds.
@@ -74,6 +90,7 @@ enum Stage {
 pub struct FanOut {
     path: String,
     watched: Watched,
+    rereads: Rereads,
     value: Vec<u8>,
     extent: Extent,
     first_change: Option<Nanos>,
@@ -109,6 +126,7 @@ impl FanOut {
     pub fn new(
         path: String,
         watched: Watched,
+        rereads: Rereads,
         value_bytes: usize,
         extent: Extent,
         on_connected: Box<dyn FnOnce() + Send>,
@@ -116,6 +134,7 @@ impl FanOut {
     ) -> Self {
         Self {
             watched,
+            rereads,
             path,
             value: vec![b'.'; value_bytes],
             extent,
@@ -239,11 +258,12 @@ impl Load for FanOut {
             }
             Stage::Arming => {}
             Stage::Waiting { set_at, answered } => {
-                for _ in 0..READS_PER_TURN {
+                let may_read = self.rereads == Rereads::AtOnce || self.events_awaited == 0;
+                for _ in 0..if may_read { READS_PER_TURN } else { 0 } {
                     let Some(index) = self.to_arm.pop_front() else { break };
                     self.arm(links.to_write(index), now);
                 }
-                if !self.to_arm.is_empty() {
+                if may_read && !self.to_arm.is_empty() {
                     return Turn::Until(now);
                 }
                 if self.events_awaited > 0
@@ -264,6 +284,8 @@ impl Load for FanOut {
                     }
                     self.deadline = now + PATIENCE;
                     self.change(links.to_write(0), now);
+                } else if self.events_awaited > EVENTS_GATHERED {
+                    return Turn::Gather(now + GATHERING);
                 }
             }
             Stage::Leaving => {

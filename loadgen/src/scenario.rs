@@ -2,7 +2,7 @@
 
 use crate::{
     args::ScenarioArgs,
-    fan_out::Watched,
+    fan_out::{Rereads, Watched},
     hosts::Hosts,
     layout, process,
     run::{self, Watcher},
@@ -28,7 +28,7 @@ enum Kind {
     /// Plain runs, one after the other: a label and the arguments of `loadgen`.
     Runs(&'static [(&'static str, &'static str)]),
     /// Sessions watch one node.
-    FanOut(Watched),
+    FanOut(Watched, Rereads),
     /// Contenders: how many share one lock; 0 means all of them.
     Recipe(usize),
     /// All sessions are cut and come back.
@@ -68,13 +68,19 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "config-push",
         about: "A configuration node that every session watches: set, event, read of the new value, watch again",
         sessions: 1000,
-        kind: Kind::FanOut(Watched::Data),
+        kind: Kind::FanOut(Watched::Data, Rereads::AtOnce),
+    },
+    Scenario {
+        name: "fan-out",
+        about: "Events alone: a node that every session watches is set; when all have been told, they watch again",
+        sessions: 1000,
+        kind: Kind::FanOut(Watched::Data, Rereads::BehindLastEvent),
     },
     Scenario {
         name: "service-discovery",
         about: "An instance registers (ephemeral node) and leaves; every session watches the list and reads it again",
         sessions: 1000,
-        kind: Kind::FanOut(Watched::Children),
+        kind: Kind::FanOut(Watched::Children, Rereads::AtOnce),
     },
     Scenario {
         name: "service-latency-overview",
@@ -206,7 +212,7 @@ pub fn run(
     client.ensure_node(&nodes)?;
     let stage = Stage { hosts, claim: root.clone(), root: nodes, sessions, arguments, stop };
     let done = match scenario.kind {
-        Kind::FanOut(watched) => stage.fan_out(watched, &mut outcome),
+        Kind::FanOut(watched, rereads) => stage.fan_out(watched, rereads, &mut outcome),
         Kind::Recipe(contenders) => stage.recipe(contenders, &mut client, &mut outcome),
         Kind::ReconnectStorm => stage.reconnect(&mut outcome),
         Kind::ExpiryStorm => stage.expiry(&mut outcome, watcher),

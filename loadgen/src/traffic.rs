@@ -446,7 +446,7 @@ impl Load for Traffic {
                 match turn {
                     // Ctrl-C and the second's line are looked at often enough.
                     Turn::Until(at) => Turn::Until(at.min(now + 50 * MILLISECOND)),
-                    Turn::Done => Turn::Done,
+                    other => other,
                 }
             }
             Stage::Draining { until } => {

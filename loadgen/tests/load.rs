@@ -212,6 +212,7 @@ fn scenarios_go_on_without_the_events_that_never_come_and_name_them() {
     // All at once, because each waits for some seconds.
     let runs = [
         ("config-push -c 20 -d 1s", "/nodes"),
+        ("fan-out -c 20 -d 1s", "/nodes"),
         ("service-discovery -c 20 -d 1s", "/nodes"),
         ("election -c 10 -d 7s", "/nodes/g00000/n-"),
         // Ends while everybody waits: the last look finds it.
@@ -228,7 +229,7 @@ fn scenarios_go_on_without_the_events_that_never_come_and_name_them() {
             shown
         })
     });
-    let [_, _, election, _] = runs.map(|run| run.join().unwrap());
+    let [_, _, _, election, _] = runs.map(|run| run.join().unwrap());
     let missing: u64 = election.split("FAILED: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(missing > 1, "it has gone on after the first one: {election}");
 }

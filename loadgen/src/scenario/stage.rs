@@ -7,7 +7,7 @@ use crate::{
     client::Client,
     clock::{Clock, SECOND, nanos},
     engine::{Engine, Load},
-    fan_out::{Extent, FanOut, Watched},
+    fan_out::{Extent, FanOut, Rereads, Watched},
     hosts::Hosts,
     link::Link,
     recipe::Recipe,
@@ -69,12 +69,18 @@ impl Stage<'_> {
         Engine::new(Clock::start(), self.hosts.clone(), timeout_ms, links, load)
     }
 
-    pub(super) fn fan_out(&self, watched: Watched, outcome: &mut Outcome) -> anyhow::Result<()> {
+    pub(super) fn fan_out(
+        &self,
+        watched: Watched,
+        rereads: Rereads,
+        outcome: &mut Outcome,
+    ) -> anyhow::Result<()> {
         let (began, took) = (Instant::now(), Arc::new(Mutex::new(Duration::ZERO)));
         let noted = took.clone();
         let on_connected = Box::new(move || *noted.lock().expect("nobody panics with it") = began.elapsed());
         let extent = Extent::Time(nanos(self.arguments.duration));
-        let load = FanOut::new(self.root.clone(), watched, 100, extent, on_connected, self.stop.clone());
+        let (path, stop) = (self.root.clone(), self.stop.clone());
+        let load = FanOut::new(path, watched, rereads, 100, extent, on_connected, stop);
         let load = self.engine(SESSION_TIMEOUT_MS, load)?.run()?;
         outcome.fail(load.failure);
         outcome.fail(load.missing.failure());
