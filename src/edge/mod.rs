@@ -11,6 +11,7 @@ mod accept;
 pub mod admission;
 mod auth;
 pub mod census;
+mod chunks;
 mod connection;
 pub mod core;
 mod deliver;

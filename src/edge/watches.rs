@@ -1,15 +1,16 @@
 //! The watches of one client core's connections (rows W1-W15, W24).
 //!
 //! A record stands for one (connection, path) pair, whatever the number of modes in which that connection watches the
-//! path: so an event reaches a connection once by construction (W3, W12). Records live in one array and are chained
-//! by 32-bit index twice, with the other watchers of the path and with the other watches of the connection. A hash
-//! index finds a path; another one finds a pair, but only where a path has several watchers: most have one, which is
-//! then the first of the path's chain. So a million watches on paths of their own of 24 bytes stay below 100 MB.
+//! path: so an event reaches a connection once by construction (W3, W12). Records live in arrays that grow in pieces and
+//! are chained by 32-bit index twice, with the other watchers of the path and with the other watches of the connection.
+//! A hash index finds a path; another one finds a pair, but only where a path has several watchers: most have one, which
+//! is then the first of the path's chain. So a million watches on paths of their own of 24 bytes stay below 90 MB.
 //!
 //! The table tells the tree which paths it cares about *before* the caller reads (see [`Interests`]), so that the
 //! pipeline wakes this core for a change that comes later, and this core sees every change that came before.
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use super::chunks::Chunks;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use std::hash::BuildHasher;
 use zkfast_wire::{EventKind, watch::WatcherKind};
 
@@ -78,17 +79,35 @@ struct Watch {
     previous_of_path: u32,
     next_of_slot: u32,
     previous_of_slot: u32,
-    modes: Modes,
-    /// Whether it is in `by_pair`. One that is not has been alone on its path since it was made, so it is the first of
-    /// the path's chain.
-    is_indexed: bool,
 }
 
-#[derive(Debug)]
-struct WatchedPath {
-    path: Box<str>,
-    first: u32,
-    recursive_count: u32,
+/// What else a record says, in a byte beside it.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    modes: Modes,
+}
+
+impl State {
+    /// The bit of `modes` that stands for: it is in `by_pair`. One that is not has been alone on its path since it was
+    /// made, so it is the first of the path's chain.
+    const INDEXED: u8 = 1 << 7;
+    const NEW: Self = Self { modes: Modes(0) };
+
+    const fn modes(self) -> Modes {
+        Modes(self.modes.0 & !Self::INDEXED)
+    }
+
+    const fn is_indexed(self) -> bool {
+        self.modes.0 & Self::INDEXED != 0
+    }
+
+    const fn set_modes(&mut self, modes: Modes) {
+        self.modes = Modes(modes.0 | self.modes.0 & Self::INDEXED);
+    }
+
+    const fn set_indexed(&mut self) {
+        self.modes.0 |= Self::INDEXED;
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -103,16 +122,21 @@ const NO_WATCHER: Watcher = Watcher { first: NONE, count: 0, notified_at: 0 };
 /// The table.
 #[derive(Debug, Default)]
 pub struct WatchTable {
-    watches: Vec<Watch>,
+    watches: Chunks<Watch>,
+    /// By watch.
+    states: Chunks<State>,
     free_watches: Vec<u32>,
-    paths: Vec<WatchedPath>,
+    paths: Chunks<Box<str>>,
+    /// By path: the first of its watches.
+    firsts: Chunks<u32>,
     free_paths: Vec<u32>,
+    /// Number of recursive watches by path, where there are any.
+    recursive: HashMap<u32, u32>,
     /// By connection slot.
     watchers: Vec<Watcher>,
     by_path: HashTable<u32>,
     by_pair: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    recursive_paths: usize,
     /// Number of the event being fired, so that a connection is notified of it once.
     event: u32,
 }
@@ -131,16 +155,15 @@ impl WatchTable {
             Some(index) => index,
             None => self.new_watch(slot, path_index),
         };
-        let before = self.watches[watch_index as usize].modes;
+        let before = self.states[watch_index].modes();
         if modes.any(Modes::RECURSIVE) && !before.any(Modes::RECURSIVE) {
-            let entry = &mut self.paths[path_index as usize];
-            if entry.recursive_count == 0 {
+            let count = self.recursive.entry(path_index).or_insert(0);
+            if *count == 0 {
                 interests.watch(path, true);
-                self.recursive_paths += 1;
             }
-            entry.recursive_count += 1;
+            *count += 1;
         }
-        self.watches[watch_index as usize].modes = before.or(modes);
+        self.states[watch_index].set_modes(before.or(modes));
     }
 
     /// Removes `modes` of `slot` from `path`; whether there were any (else -121).
@@ -148,7 +171,7 @@ impl WatchTable {
         let Some(index) = self.find_path(path).and_then(|path| self.find_pair(slot, path)) else {
             return false;
         };
-        let had = self.watches[index as usize].modes.any(modes);
+        let had = self.states[index].modes().any(modes);
         self.reduce(index, modes, interests);
         had
     }
@@ -157,7 +180,7 @@ impl WatchTable {
     pub fn contains(&self, slot: u32, path: &str, modes: Modes) -> bool {
         self.find_path(path)
             .and_then(|path| self.find_pair(slot, path))
-            .is_some_and(|index| self.watches[index as usize].modes.any(modes))
+            .is_some_and(|index| self.states[index].modes().any(modes))
     }
 
     /// Forgets all watches of a connection (W1).
@@ -192,10 +215,10 @@ impl WatchTable {
         if let Some(index) = self.find_path(path) {
             self.fire_path(index, concerned, consumed, interests, notified);
         }
-        if self.recursive_paths > 0 && kind != EventKind::NodeChildrenChanged {
+        if !self.recursive.is_empty() && kind != EventKind::NodeChildrenChanged {
             for ancestor in ancestors(path) {
                 if let Some(index) = self.find_path(ancestor)
-                    && self.paths[index as usize].recursive_count > 0
+                    && self.recursive.contains_key(&index)
                 {
                     self.fire_path(index, Modes::RECURSIVE, Modes(0), interests, notified);
                 }
@@ -211,9 +234,10 @@ impl WatchTable {
         interests: &mut impl Interests,
         notified: &mut Vec<u32>,
     ) {
-        let mut index = self.paths[path as usize].first;
+        let mut index = self.firsts[path];
         while index != NONE {
-            let Watch { slot, modes, next_of_path, .. } = self.watches[index as usize];
+            let Watch { slot, next_of_path, .. } = self.watches[index];
+            let modes = self.states[index].modes();
             if modes.any(concerned) {
                 let watcher = &mut self.watchers[slot as usize];
                 if watcher.notified_at != self.event {
@@ -256,9 +280,10 @@ impl WatchTable {
     pub fn of_connection(&self, slot: u32) -> impl Iterator<Item = (&str, Modes)> {
         let mut index = self.watchers.get(slot as usize).map_or(NONE, |watcher| watcher.first);
         std::iter::from_fn(move || {
-            let watch = self.watches.get(index as usize)?;
+            let watch = self.watches.get(index)?;
+            let modes = self.states[index].modes();
             index = watch.next_of_slot;
-            Some((&*self.paths[watch.path as usize].path, watch.modes))
+            Some((&*self.paths[watch.path], modes))
         })
     }
 
@@ -271,27 +296,37 @@ impl WatchTable {
     }
 
     fn find_path(&self, path: &str) -> Option<u32> {
-        self.by_path.find(self.path_hash(path), |index| &*self.paths[*index as usize].path == path).copied()
+        self.by_path.find(self.path_hash(path), |index| *self.paths[*index] == *path).copied()
     }
 
     fn find_pair(&self, slot: u32, path: u32) -> Option<u32> {
-        let first = self.paths[path as usize].first;
-        if self.watches.get(first as usize).is_some_and(|watch| watch.slot == slot) {
+        let first = self.firsts[path];
+        if self.watches.get(first).is_some_and(|watch| watch.slot == slot) {
             return Some(first);
         }
         let is_pair = |index: &u32| {
-            let watch = &self.watches[*index as usize];
+            let watch = &self.watches[*index];
             watch.slot == slot && watch.path == path
         };
         self.by_pair.find(self.pair_hash(slot, path), is_pair).copied()
     }
 
     fn new_path(&mut self, path: &str) -> u32 {
-        let entry = WatchedPath { path: path.into(), first: NONE, recursive_count: 0 };
-        let index = place(&mut self.paths, &mut self.free_paths, entry);
+        let index = match self.free_paths.pop() {
+            Some(index) => {
+                self.paths[index] = path.into();
+                self.firsts[index] = NONE;
+                index
+            }
+            None => {
+                self.paths.push(path.into());
+                self.firsts.push(NONE);
+                last_of(&self.paths)
+            }
+        };
         let hash = self.path_hash(path);
         let Self { by_path, paths, hasher, .. } = self;
-        by_path.insert_unique(hash, index, |index| hasher.hash_one(&*paths[*index as usize].path));
+        by_path.insert_unique(hash, index, |index| hasher.hash_one(&*paths[*index]));
         index
     }
 
@@ -299,26 +334,29 @@ impl WatchTable {
         if self.watchers.len() <= slot as usize {
             self.watchers.resize(slot as usize + 1, NO_WATCHER);
         }
-        let next_of_path = self.paths[path as usize].first;
+        let next_of_path = self.firsts[path];
         let next_of_slot = self.watchers[slot as usize].first;
-        let watch = Watch {
-            slot,
-            path,
-            next_of_path,
-            previous_of_path: NONE,
-            next_of_slot,
-            previous_of_slot: NONE,
-            modes: Modes(0),
-            is_indexed: false,
+        let watch =
+            Watch { slot, path, next_of_path, previous_of_path: NONE, next_of_slot, previous_of_slot: NONE };
+        let index = match self.free_watches.pop() {
+            Some(index) => {
+                self.watches[index] = watch;
+                self.states[index] = State::NEW;
+                index
+            }
+            None => {
+                self.watches.push(watch);
+                self.states.push(State::NEW);
+                last_of(&self.watches)
+            }
         };
-        let index = place(&mut self.watches, &mut self.free_watches, watch);
         if next_of_path != NONE {
-            self.watches[next_of_path as usize].previous_of_path = index;
+            self.watches[next_of_path].previous_of_path = index;
         }
         if next_of_slot != NONE {
-            self.watches[next_of_slot as usize].previous_of_slot = index;
+            self.watches[next_of_slot].previous_of_slot = index;
         }
-        self.paths[path as usize].first = index;
+        self.firsts[path] = index;
         let watcher = &mut self.watchers[slot as usize];
         watcher.first = index;
         watcher.count += 1;
@@ -331,13 +369,13 @@ impl WatchTable {
 
     /// Puts a record into the index of pairs, if it is not there.
     fn index_pair(&mut self, index: u32) {
-        let Watch { slot, path, is_indexed, .. } = self.watches[index as usize];
-        if !is_indexed {
-            self.watches[index as usize].is_indexed = true;
+        let Watch { slot, path, .. } = self.watches[index];
+        if !self.states[index].is_indexed() {
+            self.states[index].set_indexed();
             let hash = self.pair_hash(slot, path);
             let Self { by_pair, watches, hasher, .. } = self;
             by_pair.insert_unique(hash, index, |index| {
-                let watch = &watches[*index as usize];
+                let watch = &watches[*index];
                 hasher.hash_one(u64::from(watch.slot) << 32 | u64::from(watch.path))
             });
         }
@@ -345,30 +383,39 @@ impl WatchTable {
 
     /// Takes `modes` from a record, and the record and its path out of the table when nothing is left of them.
     fn reduce(&mut self, index: u32, modes: Modes, interests: &mut impl Interests) {
-        let watch = &mut self.watches[index as usize];
-        let before = watch.modes;
-        watch.modes = before.without(modes);
-        let (path, is_gone) = (watch.path, watch.modes.is_empty());
+        let before = self.states[index].modes();
+        let left = before.without(modes);
+        self.states[index].set_modes(left);
+        let path = self.watches[index].path;
         if before.any(Modes::RECURSIVE) && modes.any(Modes::RECURSIVE) {
-            let entry = &mut self.paths[path as usize];
-            entry.recursive_count -= 1;
-            if entry.recursive_count == 0 {
-                self.recursive_paths -= 1;
-                interests.unwatch(&entry.path, true);
+            let count = self.recursive.get_mut(&path).expect("each recursive watch is counted");
+            *count -= 1;
+            if *count == 0 {
+                self.recursive.remove(&path);
+                interests.unwatch(&self.paths[path], true);
             }
         }
-        if is_gone {
+        if left.is_empty() {
             self.drop_watch(index);
-            if self.paths[path as usize].first == NONE {
-                interests.unwatch(&self.paths[path as usize].path, false);
+            if self.firsts[path] == NONE {
+                interests.unwatch(&self.paths[path], false);
                 self.drop_path(path);
+            }
+            if self.is_empty() && self.watches.is_large() {
+                self.give_back();
             }
         }
     }
 
+    /// Nobody watches anything any more: what a great many watches took is freed.
+    fn give_back(&mut self) {
+        let (watchers, hasher) = (std::mem::take(&mut self.watchers), self.hasher.clone());
+        *self = Self { watchers, hasher, event: self.event, ..Self::default() };
+    }
+
     fn drop_watch(&mut self, index: u32) {
-        let watch = self.watches[index as usize].clone();
-        if watch.is_indexed {
+        let watch = self.watches[index].clone();
+        if self.states[index].is_indexed() {
             let hash = self.pair_hash(watch.slot, watch.path);
             self.by_pair
                 .find_entry(hash, |found| *found == index)
@@ -376,26 +423,26 @@ impl WatchTable {
                 .remove();
         }
         match watch.previous_of_path {
-            NONE => self.paths[watch.path as usize].first = watch.next_of_path,
-            previous => self.watches[previous as usize].next_of_path = watch.next_of_path,
+            NONE => self.firsts[watch.path] = watch.next_of_path,
+            previous => self.watches[previous].next_of_path = watch.next_of_path,
         }
         if watch.next_of_path != NONE {
-            self.watches[watch.next_of_path as usize].previous_of_path = watch.previous_of_path;
+            self.watches[watch.next_of_path].previous_of_path = watch.previous_of_path;
         }
         let watcher = &mut self.watchers[watch.slot as usize];
         watcher.count -= 1;
         match watch.previous_of_slot {
             NONE => watcher.first = watch.next_of_slot,
-            previous => self.watches[previous as usize].next_of_slot = watch.next_of_slot,
+            previous => self.watches[previous].next_of_slot = watch.next_of_slot,
         }
         if watch.next_of_slot != NONE {
-            self.watches[watch.next_of_slot as usize].previous_of_slot = watch.previous_of_slot;
+            self.watches[watch.next_of_slot].previous_of_slot = watch.previous_of_slot;
         }
         self.free_watches.push(index);
     }
 
     fn drop_path(&mut self, index: u32) {
-        let path = std::mem::take(&mut self.paths[index as usize].path);
+        let path = std::mem::take(&mut self.paths[index]);
         let hash = self.path_hash(&path);
         self.by_path.find_entry(hash, |found| *found == index).expect("each path is indexed").remove();
         self.free_paths.push(index);
@@ -415,23 +462,10 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Puts a value into a freed place or a new one. Grows by a quarter: at a million watches a doubled array would be
-/// the largest part of the table.
-fn place<T>(array: &mut Vec<T>, free: &mut Vec<u32>, value: T) -> u32 {
-    match free.pop() {
-        Some(index) => {
-            array[index as usize] = value;
-            index
-        }
-        None => {
-            if array.len() == array.capacity() {
-                array.reserve_exact(array.len() / 4 + 16);
-            }
-            let index = u32::try_from(array.len()).ok().filter(|index| *index != NONE);
-            array.push(value);
-            index.expect("a core has fewer than 2^32 - 1 watches")
-        }
-    }
+/// The index of the entry that was just appended.
+fn last_of<T>(chunks: &Chunks<T>) -> u32 {
+    let index = u32::try_from(chunks.len() - 1).ok().filter(|index| *index != NONE);
+    index.expect("a core has fewer than 2^32 - 1 watches")
 }
 
 #[cfg(test)]
@@ -508,6 +542,30 @@ mod tests {
         assert!(table.is_empty());
         assert!(told.0.is_empty());
         assert_eq!(fired(&mut table, &mut told, "/a/b", EventKind::NodeDeleted), [0; 0]);
+    }
+
+    /// Danger: a table that was large and is empty again has lost who watches, or keeps the memory.
+    #[test]
+    fn a_large_table_that_empties_begins_anew() {
+        let (mut table, mut told) = (WatchTable::default(), Told::default());
+        for round in 0..3 {
+            for number in 0..6_000_u32 {
+                table.add(number % 7, &format!("/{number}"), Modes::DATA, &mut told);
+            }
+            table.add(3, "/", Modes::RECURSIVE, &mut told);
+            assert!(table.watches.is_large() && table.len() == 6_001);
+            for number in 0..6_000_u32 {
+                let expected = if number % 7 == 3 { vec![3] } else { [3, number % 7].into_iter().collect() };
+                let mut found =
+                    fired(&mut table, &mut told, &format!("/{number}"), EventKind::NodeDataChanged);
+                found.sort_by_key(|slot| u32::from(*slot != 3));
+                assert_eq!(found, expected, "round {round}");
+            }
+            assert_eq!((table.len(), table.watches.is_large()), (1, true));
+            table.remove_connection(3, &mut told);
+            assert!(table.is_empty() && !table.watches.is_large() && told.0.is_empty());
+            assert_eq!((0..7).map(|slot| table.count_of(slot)).sum::<usize>(), 0);
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@
 //! *after* it pushed the batch. With a sequentially consistent fence on both sides, either the pipeline sees the bit,
 //! or the core finds the batch in its lane before it sleeps.
 
-use hashbrown::HashMap;
 use std::{
     cell::RefCell,
     sync::{
@@ -36,7 +35,7 @@ pub(crate) struct Interest {
 }
 
 /// What kind of watch asks.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
     /// The path itself and, for its children's coming and going, the path as a parent.
     Path,
@@ -55,11 +54,15 @@ impl Interest {
         })
     }
 
-    fn bucket(&self, reach: Reach, hash: u64) -> (usize, &AtomicU64) {
-        let buckets = match reach {
+    fn buckets(&self, reach: Reach) -> &[AtomicU64] {
+        match reach {
             Reach::Path => &self.paths,
             Reach::Recursive => &self.recursive,
-        };
+        }
+    }
+
+    fn bucket(&self, reach: Reach, hash: u64) -> (usize, &AtomicU64) {
+        let buckets = self.buckets(reach);
         // The low bits: the path table uses the high ones.
         let at = hash as usize & (buckets.len() - 1);
         (at, &buckets[at])
@@ -95,78 +98,103 @@ impl Interest {
 #[derive(Debug)]
 pub(crate) struct InterestBooks {
     interest: Arc<Interest>,
-    counts: RefCell<HashMap<(Reach, usize, u32), u32>>,
-    recursive_counts: RefCell<HashMap<u32, u32>>,
-    all_counts: RefCell<HashMap<u32, u32>>,
+    /// By core, of which a reader has one as a rule.
+    cores: RefCell<Vec<(u32, Counts)>>,
+}
+
+/// The watches of one core.
+#[derive(Debug)]
+struct Counts {
+    /// By bucket; empty until there is a watch.
+    paths: Box<[u32]>,
+    recursive: Box<[u32]>,
+    all: u32,
+    all_recursive: u32,
+}
+
+impl Counts {
+    fn of(&mut self, reach: Reach) -> &mut Box<[u32]> {
+        match reach {
+            Reach::Path => &mut self.paths,
+            Reach::Recursive => &mut self.recursive,
+        }
+    }
 }
 
 impl InterestBooks {
     pub(crate) fn new(interest: Arc<Interest>) -> Self {
-        Self {
-            interest,
-            counts: RefCell::default(),
-            recursive_counts: RefCell::default(),
-            all_counts: RefCell::default(),
-        }
+        Self { interest, cores: RefCell::default() }
+    }
+
+    /// Lets `change` change the counts of a core.
+    fn with_counts(&self, core: u32, change: impl FnOnce(&mut Counts)) {
+        assert!(core < CORES_MAX, "a mask has {CORES_MAX} bits");
+        let mut cores = self.cores.borrow_mut();
+        let at = cores.iter().position(|(name, _)| *name == core).unwrap_or_else(|| {
+            cores.push((core, Counts { paths: [].into(), recursive: [].into(), all: 0, all_recursive: 0 }));
+            cores.len() - 1
+        });
+        change(&mut cores[at].1);
     }
 
     pub(crate) fn set(&self, reach: Reach, hash: u64, core: u32) {
-        assert!(core < CORES_MAX, "a mask has {CORES_MAX} bits");
         let (at, mask) = self.interest.bucket(reach, hash);
-        *self.all_counts.borrow_mut().entry(core).or_default() += 1;
-        self.interest.any.fetch_or(1 << core, Ordering::SeqCst);
-        if reach == Reach::Recursive {
-            *self.recursive_counts.borrow_mut().entry(core).or_default() += 1;
-            self.interest.any_recursive.fetch_or(1 << core, Ordering::SeqCst);
-        }
-        *self.counts.borrow_mut().entry((reach, at, core)).or_default() += 1;
+        self.with_counts(core, |counts| {
+            counts.all += 1;
+            self.interest.any.fetch_or(1 << core, Ordering::SeqCst);
+            if reach == Reach::Recursive {
+                counts.all_recursive += 1;
+                self.interest.any_recursive.fetch_or(1 << core, Ordering::SeqCst);
+            }
+            let buckets = counts.of(reach);
+            if buckets.is_empty() {
+                *buckets = vec![0; self.interest.buckets(reach).len()].into();
+            }
+            buckets[at] += 1;
+        });
         mask.fetch_or(1 << core, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
     pub(crate) fn clear(&self, reach: Reach, hash: u64, core: u32) {
-        assert!(core < CORES_MAX, "a mask has {CORES_MAX} bits");
         let (at, mask) = self.interest.bucket(reach, hash);
-        let mut counts = self.counts.borrow_mut();
-        let count =
-            counts.get_mut(&(reach, at, core)).expect("an interest is cleared as often as it was set");
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&(reach, at, core));
-            mask.fetch_and(!(1 << core), Ordering::SeqCst);
-        }
-        if reach == Reach::Recursive {
-            Self::count_down(&self.recursive_counts, core, &self.interest.any_recursive);
-        }
-        Self::count_down(&self.all_counts, core, &self.interest.any);
-    }
-
-    fn count_down(counts: &RefCell<HashMap<u32, u32>>, core: u32, mask: &AtomicU64) {
-        let mut counts = counts.borrow_mut();
-        let count = counts.get_mut(&core).expect("an interest is cleared as often as it was set");
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&core);
-            mask.fetch_and(!(1 << core), Ordering::SeqCst);
-        }
+        self.with_counts(core, |counts| {
+            let count_down = |count: Option<&mut u32>, mask: &AtomicU64| {
+                let count = count.filter(|count| **count > 0);
+                let count = count.expect("an interest is cleared as often as it was set");
+                *count -= 1;
+                if *count == 0 {
+                    mask.fetch_and(!(1 << core), Ordering::SeqCst);
+                }
+            };
+            count_down(counts.of(reach).get_mut(at), mask);
+            if reach == Reach::Recursive {
+                count_down(Some(&mut counts.all_recursive), &self.interest.any_recursive);
+            }
+            count_down(Some(&mut counts.all), &self.interest.any);
+        });
     }
 }
 
 impl Drop for InterestBooks {
     /// A core that goes takes its bits along.
     fn drop(&mut self) {
-        for &(reach, at, core) in self.counts.get_mut().keys() {
-            let buckets = match reach {
-                Reach::Path => &self.interest.paths,
-                Reach::Recursive => &self.interest.recursive,
-            };
-            buckets[at].fetch_and(!(1 << core), Ordering::SeqCst);
-        }
-        for &core in self.recursive_counts.get_mut().keys() {
-            self.interest.any_recursive.fetch_and(!(1 << core), Ordering::SeqCst);
-        }
-        for &core in self.all_counts.get_mut().keys() {
-            self.interest.any.fetch_and(!(1 << core), Ordering::SeqCst);
+        for (core, counts) in self.cores.get_mut() {
+            let forget = |mask: &AtomicU64| mask.fetch_and(!(1 << *core), Ordering::SeqCst);
+            for reach in [Reach::Path, Reach::Recursive] {
+                let masks = self.interest.buckets(reach);
+                for (count, mask) in counts.of(reach).iter().zip(masks) {
+                    if *count > 0 {
+                        forget(mask);
+                    }
+                }
+            }
+            if counts.all_recursive > 0 {
+                forget(&self.interest.any_recursive);
+            }
+            if counts.all > 0 {
+                forget(&self.interest.any);
+            }
         }
     }
 }
