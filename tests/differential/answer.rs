@@ -170,6 +170,7 @@ pub fn shown(bytes: &[u8]) -> (String, String) {
 fn data(decoder: &mut Decoder<'_>, tokens: &mut Vec<Token>) -> Result<(), DecodeError> {
     let word = match decoder.buffer("data")? {
         None => "data=null".into(),
+        Some(bytes) if bytes.starts_with(b"server.") => format!("data={:?}", without_ports(bytes)),
         Some(bytes) if bytes.len() <= 32 => format!("data={:?}", String::from_utf8_lossy(bytes)),
         Some(bytes) => {
             let sum =
@@ -179,6 +180,15 @@ fn data(decoder: &mut Decoder<'_>, tokens: &mut Vec<Token>) -> Result<(), Decode
     };
     tokens.push(Token::Word(word));
     Ok(())
+}
+
+/// What the configuration node says, but for the ports, of which each server has its own.
+fn without_ports(config: &[u8]) -> String {
+    let text = String::from_utf8_lossy(config);
+    let is_port = |field: &&str| field.len() > 1 && field.bytes().all(|byte| byte.is_ascii_digit());
+    let name = |field: &str| if is_port(&field) { "port".to_owned() } else { field.to_owned() };
+    let lines = text.lines().map(|line| line.split(':').map(name).collect::<Vec<String>>().join(":"));
+    lines.collect::<Vec<String>>().join("\n")
 }
 
 /// Children come in no order (T26).

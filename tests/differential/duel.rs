@@ -349,8 +349,15 @@ impl Duel {
                 _ => true,
             };
             let version = self.version;
-            let case =
-                Case { apache: pair.0, zkfast: pair.1, operations, version, root: &self.root, zxids_fit };
+            let case = Case {
+                apache: pair.0,
+                zkfast: pair.1,
+                operations,
+                version,
+                root: &self.root,
+                zxids_fit,
+                is_learner: self.zkfast.place(slot) > 0,
+            };
             let Some((id, excuse)) = exceptions::excuse(&case) else {
                 return Err(self.words(slot, lines, (left, right), &reason));
             };
@@ -371,8 +378,8 @@ impl Duel {
                     self.both(|side, _| side.hang_up(slot));
                     return Ok(());
                 }
-                Excuse::ExtraZxid(zxid) => {
-                    if !self.ledger.extra(1, zxid) {
+                Excuse::ExtraZxid(side, zxid) => {
+                    if !self.ledger.extra(side, zxid) {
                         return Err(self.words(slot, lines, (left, right), &reason));
                     }
                 }

@@ -34,6 +34,10 @@ impl Ledger {
                 (Token::Word(left), Token::Word(right)) => return Err(format!("{left} against {right}")),
                 (Token::Zxid(left), Token::Zxid(right)) => self.zxid(*left, *right)?,
                 (Token::Session(left), Token::Session(right)) => self.session(*left, *right)?,
+                // The configuration node of an ensemble: each server writes it when it takes up its role, without a
+                // transaction.
+                (Token::Time { zxid: 0, ms: left }, Token::Time { zxid: 0, ms: right })
+                    if *left > 0 && *right > 0 => {}
                 (Token::Time { zxid: a, ms: left }, Token::Time { zxid: b, ms: right }) => {
                     self.time(0, *a, *left)?;
                     self.time(1, *b, *right)?;

@@ -82,8 +82,8 @@ pub struct Avoid {
     pub null_watch: bool,
     /// `multi-remains`.
     pub multi_remains: bool,
-    /// `unreadable-multi`.
-    pub unreadable_multi: bool,
+    /// `null-in-multi`.
+    pub null_in_multi: bool,
 }
 
 impl Action {
@@ -97,6 +97,9 @@ impl Action {
         for operation in operations {
             if avoid.multi_remains && is_burst {
                 operation.mend_parts();
+            }
+            if avoid.null_in_multi && operation.op() == Some(OpCode::Multi) {
+                operation.mend_nulls();
             }
             if avoid.watch_modes {
                 operation.keep_to_mode(slot % 3);
@@ -133,6 +136,13 @@ impl Operation {
                 (Field::Acl(list @ None), Some(_)) => *list = Some(Vec::new()),
                 _ => {}
             }
+        }
+    }
+
+    /// Gives every part a path.
+    fn mend_nulls(&mut self) {
+        for field in self.fields.iter_mut().filter(|field| **field == Field::Path(Place::Null)) {
+            *field = Field::Path(Place::Absolute("a".into()));
         }
     }
 

@@ -35,7 +35,7 @@ fn left_alone(lines: &[&str]) -> (Cluster, usize, Handshake) {
     (cluster, left, ticket)
 }
 
-/// E27, C7. Danger: a minority takes a write, or clients that want to write are stuck with it.
+/// E27, C7, G25. Danger: a minority takes a write, or clients that want to write are stuck with it.
 #[test]
 fn a_server_without_a_leader_serves_reads_and_nothing_else() {
     let (mut cluster, left, ticket) = left_alone(&["localSessionsEnabled=true"]);

@@ -5,7 +5,11 @@
 mod peers;
 
 use peers::{Client, DEADLINE, Handshake, Incoming, Kind, Refusal, Server, Settings, client};
-use std::time::{Duration, Instant};
+use socket2::{Domain, Socket, Type};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use zkfast_wire::{Acl, Id, OpCode, Perms};
 
 const NO_AUTH: i32 = -102;
@@ -185,6 +189,42 @@ fn stale_requests_end_with_their_connection() {
     assert_eq!(server.monitor("zk_stale_requests_dropped").as_deref(), Some("1"));
     let version = other.exists("/a", false).expect("others go on").version;
     assert!((done as i32..400).contains(&version), "{done} answered, {version} done");
+}
+
+/// R3. Danger: one host with a broken client takes all connections, or the limit that keeps it out keeps others out, too.
+#[test]
+fn connections_of_one_address_are_bounded() {
+    let home = peers::directory();
+    let server = server(&home, &["maxClientCnxns=3"]);
+    let dial = |from: [u8; 4]| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of loopback");
+        socket.connect(&server.address.into()).expect("somebody listens");
+        Client::over(socket.into())
+    };
+    let greet = |from| {
+        let mut client = dial(from);
+        client.submit_raw(&Handshake::new(10_000).frame());
+        // The server may have closed already.
+        let _ = client.flush();
+        matches!(client.next_frame(), Ok(Some(_))).then_some(client)
+    };
+    // The place of a closed connection is free when the server has seen its end, which nobody announces.
+    let greet_in_time = || {
+        let begun = Instant::now();
+        loop {
+            match greet([127, 0, 0, 1]) {
+                Some(client) => break client,
+                None => assert!(begun.elapsed() < DEADLINE, "no place within {DEADLINE:?}"),
+            }
+        }
+    };
+    let mut held: Vec<Client> = (0..3).map(|_| greet_in_time()).collect();
+    assert!(greet([127, 0, 0, 1]).is_none(), "a fourth connection of one address");
+    assert!(greet([127, 0, 0, 2]).is_some(), "another address");
+    held.pop();
+    held.push(greet_in_time());
+    assert!(greet([127, 0, 0, 1]).is_none(), "again a fourth one");
 }
 
 /// R4: `maxCnxns` holds for all addresses together.

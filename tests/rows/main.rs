@@ -96,7 +96,13 @@ fn test_text(path: &str, source: &str) -> Option<String> {
     } else if is_test_file || path.ends_with("/golden.rs") {
         Some(source.to_owned())
     } else {
-        source.find("#[cfg(test)]\nmod ").map(|at| source[at..].to_owned())
+        // A module with a file of its own is declared there, and what follows is no test.
+        let starts = source.match_indices("#[cfg(test)]\nmod ").map(|(at, _)| at);
+        let mut inline = starts.filter(|at| {
+            let declaration = source[*at..].lines().nth(1).unwrap_or_default();
+            declaration.contains('{')
+        });
+        inline.next().map(|at| source[at..].to_owned())
     }
 }
 
@@ -160,6 +166,7 @@ fn citations_are_found() {
         test_text("src/a.rs", "C1\n#[cfg(test)]\nmod tests {} // C2").as_deref(),
         Some("#[cfg(test)]\nmod tests {} // C2")
     );
+    assert_eq!(test_text("src/a.rs", "#[cfg(test)]\nmod a_tests;\n/// C1\nfn f() {}\n"), None);
     assert!(test_text("tests/order/main.rs", "x").is_some());
     assert_eq!(test_text("tests/differential/exceptions.rs", "(row OP30)"), None);
 }

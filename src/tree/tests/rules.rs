@@ -116,7 +116,7 @@ fn sequence_numbers_overflow() {
     assert_eq!(created(&server.create("/q/n-", 2)), "/q/n--2147483645");
 }
 
-/// T14: a replay must not move a parent back, nor leave it behind.
+/// T14, G32: a replay over an image that was taken meanwhile must not move a parent back, nor leave it behind.
 #[test]
 fn counters_only_move_forward() {
     let mut server = Server::new();
@@ -430,7 +430,7 @@ fn loading_leaves_nothing_to_be_freed() {
     assert_eq!(loaded.waiting_count(), 0);
 }
 
-/// P22, G32: damaged images are refused by name, without panic and without trust in a length.
+/// P22: damaged images are refused by name, without panic and without trust in a length.
 #[test]
 fn a_damaged_image_is_refused() {
     let mut server = Server::new();

@@ -659,29 +659,26 @@ impl<'a> NodeRef<'a> {
     /// The children at this view, in no particular order (T26).
     pub(crate) fn child_nodes(&self) -> impl Iterator<Item = Self> + use<'a> {
         let view = self.view;
-        let mut next = first_visible(self.slot().first_child(), view);
-        std::iter::from_fn(move || {
-            let slot = next?;
-            // SAFETY: what a reader reaches between two quiescent points is valid until the second.
-            unsafe {
-                next = first_visible(slot.as_ref().next(), view);
-                Some(Self::new(slot, view))
-            }
-        })
+        // SAFETY: `child_slots` gives what is visible at this view.
+        self.child_slots().map(move |slot| unsafe { Self::new(slot, view) })
     }
 
     /// The names of the children at this view, in no particular order (T26). Nothing else of a child is looked at: a
     /// list of a hundred thousand is a walk through memory that no cache holds.
     pub fn children(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        // SAFETY: what a reader reaches between two quiescent points is valid until the second.
+        self.child_slots().map(|slot| unsafe { &Slot::path(slot.as_ptr())[slot.as_ref().name_offset()..] })
+    }
+
+    /// The walk of both: the children that are visible at this view.
+    fn child_slots(&self) -> impl Iterator<Item = NonNull<Slot>> + use<> {
         let view = self.view;
         let mut next = first_visible(self.slot().first_child(), view);
         std::iter::from_fn(move || {
             let slot = next?;
             // SAFETY: what a reader reaches between two quiescent points is valid until the second.
-            unsafe {
-                next = first_visible(slot.as_ref().next(), view);
-                Some(&Slot::path(slot.as_ptr())[slot.as_ref().name_offset()..])
-            }
+            next = first_visible(unsafe { slot.as_ref() }.next(), view);
+            Some(slot)
         })
     }
 
