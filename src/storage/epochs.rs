@@ -2,7 +2,7 @@
 //!
 //! ASCII decimal in `dataDir/version-2`. Written to a `.tmp` file, synced, renamed, and the directory synced: after a
 //! crash there is the old number or the new one (ZOOKEEPER-1653, 2307: half-written epochs kept servers from
-//! starting). Called from a helper; it blocks.
+//! starting). It blocks. What numbers mean that contradict one another or the log is decided by `zkfast_zab`.
 
 use super::data_dirs::sync_names;
 use std::{
@@ -10,7 +10,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
 };
-use zkfast_wire::{Epoch, Zxid};
+use zkfast_wire::Epoch;
 
 /// Which of the two numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,18 +42,6 @@ pub enum EpochError {
         /// Its first line, cut to 64 characters.
         found: String,
     },
-    /// The three numbers contradict one another.
-    #[error(
-        "currentEpoch {current:?} contradicts acceptedEpoch {accepted:?} or the last zxid {last}: it must not be above the one or below the epoch of the other"
-    )]
-    Contradiction {
-        /// currentEpoch.
-        current: Epoch,
-        /// acceptedEpoch.
-        accepted: Epoch,
-        /// Last zxid on the disk.
-        last: Zxid,
-    },
     /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -64,15 +52,6 @@ pub enum EpochError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-/// Both numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Epochs {
-    /// currentEpoch.
-    pub current: Epoch,
-    /// acceptedEpoch.
-    pub accepted: Epoch,
 }
 
 /// Reads one number; `None` if there is no such file.
@@ -112,29 +91,6 @@ pub fn write(directory: &Path, file: EpochFile, epoch: Epoch) -> Result<(), Epoc
     sync_names(directory).map_err(io_error("sync the directory of"))
 }
 
-/// Reads both numbers and holds them against the last zxid on the disk.
-///
-/// A missing file counts as the epoch of that zxid (and acceptedEpoch at least as currentEpoch). Where currentEpoch is
-/// behind the log and a `currentEpoch.tmp` says that the crash came between the two (ZOOKEEPER-1653), it is raised.
-///
-/// # Errors
-/// [`EpochError`].
-pub fn load(directory: &Path, last: Zxid) -> Result<Epochs, EpochError> {
-    let current = read(directory, EpochFile::Current)?.unwrap_or(last.epoch());
-    let accepted = read(directory, EpochFile::Accepted)?.unwrap_or(current);
-    let mut epochs = Epochs { current, accepted };
-    if last.epoch() > epochs.current && directory.join("currentEpoch.tmp").exists() {
-        epochs.current = last.epoch();
-        write(directory, EpochFile::Current, epochs.current)?;
-        epochs.accepted = epochs.accepted.max(epochs.current);
-        write(directory, EpochFile::Accepted, epochs.accepted)?;
-    }
-    if last.epoch() > epochs.current || epochs.accepted < epochs.current {
-        return Err(EpochError::Contradiction { current: epochs.current, accepted: epochs.accepted, last });
-    }
-    Ok(epochs)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,42 +103,13 @@ mod tests {
         write(path, EpochFile::Current, Epoch(12)).unwrap();
         write(path, EpochFile::Accepted, Epoch(13)).unwrap();
         assert_eq!(fs::read(path.join("currentEpoch")).unwrap(), b"12");
-        assert_eq!(
-            load(path, Zxid::new(Epoch(12), 5)).unwrap(),
-            Epochs { current: Epoch(12), accepted: Epoch(13) }
-        );
+        assert_eq!(read(path, EpochFile::Accepted).unwrap(), Some(Epoch(13)));
         fs::write(path.join("currentEpoch"), b"7\nand a second line").unwrap();
         assert_eq!(read(path, EpochFile::Current).unwrap(), Some(Epoch(7)));
         for wrong in ["", "seven", "2147483648", "99999999999999999999"] {
             fs::write(path.join("currentEpoch"), wrong).unwrap();
             let read = read(path, EpochFile::Current);
             assert!(matches!(read, Err(EpochError::NotANumber { .. })), "{wrong}: {read:?}");
-        }
-    }
-
-    /// ZOOKEEPER-2307: accepted below current, or a log ahead of both, must not be started on.
-    #[test]
-    fn contradictions_are_refused() {
-        for (current, accepted, log, tmp, fine) in [
-            (Some(3), Some(3), 3, false, true),
-            (Some(3), Some(5), 2, false, true),
-            (Some(3), None, 3, false, true),
-            (None, None, 4, false, true),
-            (Some(3), Some(2), 3, false, false),
-            (Some(3), Some(3), 4, false, false),
-            (Some(3), Some(3), 4, true, true),
-        ] {
-            let directory = tempfile::tempdir().unwrap();
-            for (file, epoch) in [(EpochFile::Current, current), (EpochFile::Accepted, accepted)] {
-                if let Some(epoch) = epoch {
-                    write(directory.path(), file, Epoch(epoch)).unwrap();
-                }
-            }
-            if tmp {
-                fs::write(directory.path().join("currentEpoch.tmp"), b"4").unwrap();
-            }
-            let found = load(directory.path(), Zxid::new(Epoch(log), 1));
-            assert_eq!(found.is_ok(), fine, "{current:?} {accepted:?} {log}: {found:?}");
         }
     }
 }

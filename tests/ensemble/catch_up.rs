@@ -5,6 +5,7 @@
 
 use crate::{
     cluster::{Cluster, Shape},
+    load::gap_line,
     peers::{
         Client, DEADLINE, Kind,
         client::{self, Incoming},
@@ -201,6 +202,7 @@ pub fn same_state(cluster: &Cluster) {
         for index in 0..cluster.size() {
             let count = cluster.server(index).monitor("zk_digest_mismatches_count");
             assert_eq!(count.as_deref(), Some("0"), "wrong digests on server {}", index + 1);
+            assert_eq!(gap_line(cluster, index), None, "of a leader that leaves out nothing");
         }
     }
 }

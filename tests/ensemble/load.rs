@@ -210,6 +210,7 @@ impl Load {
                 if count.as_deref() != Some("0") {
                     found.push(format!("server {} met {count:?} wrong digests", index + 1));
                 }
+                found.extend(gap_line(cluster, index));
             }
         }
         found.truncate(20);
@@ -217,6 +218,14 @@ impl Load {
         assert!(!history.acknowledged().is_empty(), "a load without a write");
         Report { history, expired: self.shared.expired.load(Ordering::Relaxed), seed: self.seed }
     }
+}
+
+/// A line of this server's log that tells of zxids which the leader left out. A leader of our own leaves out none.
+pub fn gap_line(cluster: &Cluster, index: usize) -> Option<String> {
+    let log = cluster.server(index).log_text();
+    log.lines()
+        .find(|line| line.contains("the leader used up"))
+        .map(|line| format!("server {}: {line}", index + 1))
 }
 
 /// The tree of one server, once it has everything that was committed before.

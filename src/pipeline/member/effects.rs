@@ -154,18 +154,17 @@ impl Pipeline {
 
     /// Tells of zxids that the leader left out, as Apache's follower does; often, if there are many, but not each time.
     fn note_gap_before(&mut self, zxid: Zxid) {
-        let last = self.log.appended();
-        if zxid.epoch() != last.epoch() || zxid.0 == last.0 + 1 {
+        // Not of the log: records may wait for room in it.
+        let Some(expected) = self.the_member().window.gap_before(zxid) else {
             return;
-        }
+        };
         let gaps = &mut self.the_member().gaps;
         *gaps += 1;
         let gaps = *gaps;
         if gaps.is_power_of_two() {
             log::warn!(
-                "got zxid {zxid}, expected {}: the leader used up what lies between without a proposal, as Apache's does \
-                 for a multi that it cannot prepare ({gaps} times so far)",
-                Zxid(last.0 + 1)
+                "got zxid {zxid}, expected {expected}: the leader used up what lies between without a proposal, as Apache's \
+                 does for a multi that it cannot prepare ({gaps} times so far)"
             );
         }
     }

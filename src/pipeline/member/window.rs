@@ -26,8 +26,16 @@ impl Window {
         self.base
     }
 
+    /// The last record, in the log or on its way there.
     fn last(&self) -> Zxid {
         self.records.back().map_or(self.base, |(zxid, _)| *zxid)
+    }
+
+    /// The zxid that was to come, if it is not `zxid`: somebody left out what lies between. A new epoch leaves out
+    /// nothing.
+    pub(super) fn gap_before(&self, zxid: Zxid) -> Option<Zxid> {
+        let next = Zxid(self.last().0 + 1);
+        (zxid.epoch() == self.last().epoch() && zxid != next).then_some(next)
     }
 
     pub(super) fn push(&mut self, zxid: Zxid, record: Bytes) {
@@ -125,6 +133,17 @@ mod tests {
         let mut replaced = window();
         replaced.replace(z(7, 7));
         assert_eq!((replaced.base(), zxids(&replaced, z(7, 7), z(9, 9)).len()), (z(7, 7), 0));
+    }
+
+    /// Danger: an operator reads of lost transactions where there are none.
+    #[test]
+    fn a_gap_is_what_was_left_out_within_an_epoch() {
+        let mut window = window();
+        assert_eq!(window.gap_before(z(2, 3)), None);
+        assert_eq!(window.gap_before(z(2, 5)), Some(z(2, 3)));
+        assert_eq!(window.gap_before(z(3, 9)), None);
+        window.replace(z(7, 7));
+        assert_eq!((window.gap_before(z(7, 8)), window.gap_before(z(7, 9))), (None, Some(z(7, 8))));
     }
 
     #[test]
