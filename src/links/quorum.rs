@@ -493,3 +493,27 @@ pub(super) fn put_packet(packet: &Packet, outbox: &mut Outbox) {
         other => outbox.put(1, |out| other.encode(out)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::{LinkOptions, PeerAddresses};
+    use std::{net::TcpListener, time::Duration};
+
+    /// Row Q76. Danger: a learner that lost its power is "connected" for a quarter of an hour, or its packets wait for
+    /// each other.
+    #[test]
+    fn a_link_ends_when_its_other_side_is_gone() {
+        for (tick_ms, expected) in [(100, Duration::from_secs(10)), (2000, Duration::from_secs(20))] {
+            let options = LinkOptions::new(ServerId(1), PeerAddresses::new(), tick_ms, 10, 5);
+            let ground = Ground::new(options).expect("an epoll");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+            tune(&stream, &ground).expect("Linux has these");
+            let socket = socket2::SockRef::from(&stream);
+            assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(expected));
+            assert!(socket.keepalive().expect("an option"));
+            assert!(stream.nodelay().expect("an option"));
+        }
+    }
+}

@@ -219,6 +219,12 @@ impl Snapshots {
         self.last_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Has a test's thread take the place of one that writes a snapshot.
+    #[cfg(test)]
+    pub(super) fn begin_with(&mut self, work: impl FnOnce() + Send + 'static) {
+        self.running = Some(std::thread::spawn(work));
+    }
+
     /// Waits for the snapshot that is being written, if there is one.
     pub(super) fn join(&mut self) {
         if let Some(running) = self.running.take()

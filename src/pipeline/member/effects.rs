@@ -234,3 +234,63 @@ impl std::fmt::Display for Named {
         write!(f, "link {}", self.0.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, author, write_record, zxid};
+    use bytes::Bytes;
+    use zkfast_wire::{Epoch, OpCode, SessionId, Zxid, quorum::ForwardedRequest};
+    use zkfast_zab::{Effect, Event, LinkId, Trouble};
+
+    /// How a link ends: by itself, or because the order says so.
+    fn end(fixture: &mut Fixture, link: LinkId, is_closed_here: bool) {
+        if is_closed_here {
+            fixture.pipeline.carry_out(&mut vec![Effect::Close { link, because: Trouble::Silent }]);
+        } else {
+            fixture.pipeline.step_member(Event::Down { link });
+        }
+    }
+
+    /// ZOOKEEPER-2872. Danger: the image of a leader that is gone takes the place of the history that the next leader
+    /// knows of.
+    #[test]
+    fn an_image_whose_link_is_gone_is_dropped() {
+        for is_closed_here in [false, true] {
+            let mut fixture = Fixture::new(10);
+            let mut leader = author();
+            write_record(&mut leader, Zxid::new(Epoch(2), 1), "theirs");
+            let (link, _stream) = fixture.read_image(&mut leader);
+            end(&mut fixture, link, is_closed_here);
+            assert!(fixture.pipeline.take_image(), "its thread has read it to the end");
+            assert_eq!(fixture.pipeline.tree.last_applied(), zxid(10));
+            assert_eq!(fixture.snapshots(), [Zxid::ZERO]);
+            let names = std::fs::read_dir(&fixture.dirs.snapshots).expect("a directory");
+            let names: Vec<_> = names.map(|entry| entry.expect("a name").file_name()).collect();
+            let left: Vec<_> =
+                names.iter().filter(|name| name.to_string_lossy().contains("snapshot.")).collect();
+            assert_eq!(left, ["snapshot.0"], "nothing of it is left lying");
+        }
+    }
+
+    /// Danger: what the clients of a lost learner asked happens after they were told that their connections are lost,
+    /// and maybe after they asked it again elsewhere.
+    #[test]
+    fn what_a_lost_learner_asked_is_forgotten() {
+        for is_closed_here in [false, true] {
+            let mut fixture = Fixture::new(1);
+            let request = |cxid| {
+                let (op, body) = (OpCode::Delete.to_i32(), Bytes::from_static(b"body"));
+                Box::new(ForwardedRequest { session: SessionId(1), cxid, op, body, identities: Vec::new() })
+            };
+            let (lost, other) = (LinkId(1), LinkId(2));
+            for (link, cxid) in [(lost, 1), (other, 2), (lost, 3)] {
+                fixture.pipeline.take_request(link, request(cxid));
+            }
+            end(&mut fixture, lost, is_closed_here);
+            let desk = &mut fixture.pipeline.the_member().leader;
+            assert_eq!(desk.pop().map(|(link, request)| (link, request.cxid)), Some((other, 2)));
+            assert!(desk.pop().is_none());
+            assert_eq!(desk.request_bytes, 0);
+        }
+    }
+}

@@ -87,3 +87,50 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, zxid};
+    use bytes::Bytes;
+    use std::io::Read;
+    use zkfast_wire::{Packet, quorum::Direction};
+    use zkfast_zab::Event;
+
+    /// Row Q50. Danger: a learner that joins is told COMMIT of a proposal that has no quorum yet, and shows its clients
+    /// what may never have happened.
+    #[test]
+    fn history_is_told_as_committed_as_far_as_it_is() {
+        // From memory alone, and from the files first.
+        for after in [10, 2] {
+            let mut fixture = Fixture::new(10);
+            fixture.append(5);
+            let (link, mut learner) = fixture.dial();
+            fixture.pipeline.send_history(link, zxid(after), zxid(15), zxid(13));
+            let end = Event::Transferred { link, through: zxid(15) };
+            fixture.await_event("the end of the history", |event| (*event == end).then_some(()));
+            fixture.pipeline.links().close(link);
+            let mut bytes = Vec::new();
+            learner.read_to_end(&mut bytes).expect("all that was sent");
+            let (mut bytes, mut told) = (Bytes::from(bytes), Vec::new());
+            while let Some((packet, taken)) =
+                Packet::decode(&bytes, Direction::ToLearner, 1 << 20).expect("packets")
+            {
+                told.push(match packet {
+                    Packet::Proposal { zxid, .. } => ("PROPOSAL", zxid),
+                    Packet::Commit { zxid } => ("COMMIT", zxid),
+                    other => panic!("{other:?} is no history"),
+                });
+                bytes = bytes.slice(taken..);
+            }
+            assert!(bytes.is_empty());
+            let mut expected = Vec::new();
+            for counter in after + 1..=15 {
+                expected.push(("PROPOSAL", zxid(counter)));
+                if counter <= 13 {
+                    expected.push(("COMMIT", zxid(counter)));
+                }
+            }
+            assert_eq!(told, expected, "after {after}");
+        }
+    }
+}

@@ -193,3 +193,91 @@ fn read_image(
     let tree = stored.load(config).map_err(|error| error.to_string())?;
     Ok((stored, Box::new(tree), end))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::fixture::{Fixture, author, write_record, zxid},
+        snapshot,
+    };
+    use crate::storage::{
+        recovery::{RecoveryOptions, recover},
+        snapshot::SnapshotOptions,
+    };
+    use std::{fs, sync::mpsc::channel, time::Duration};
+    use zkfast_tree::TreeConfig;
+    use zkfast_wire::{Epoch, Zxid};
+    use zkfast_zab::Effect;
+
+    fn cut(fixture: &mut Fixture, zxid: Zxid) {
+        fixture.pipeline.carry_out(&mut vec![Effect::Truncate { zxid }]);
+    }
+
+    fn check_cut(mut fixture: Fixture, last: u32) {
+        assert_eq!(fixture.snapshots(), [Zxid::ZERO], "no snapshot of what was cut off stays");
+        assert_eq!(fixture.pipeline.tree.last_applied(), zxid(last));
+        assert_eq!(fixture.pipeline.log.appended(), zxid(last));
+        fixture.pipeline.shut_log();
+        let recovered =
+            recover(&fixture.dirs, &TreeConfig::default(), &RecoveryOptions::default()).expect("a good log");
+        assert_eq!(recovered.last, zxid(last), "what was cut off does not come back");
+        assert!(recovered.tree.node(&format!("/{last}")).is_some());
+        assert!(recovered.tree.node(&format!("/{}", last + 1)).is_none());
+    }
+
+    /// ZOOKEEPER-1549. Danger: a snapshot of what was cut off brings it back with the next start.
+    #[test]
+    fn a_cut_leaves_no_snapshot_above_it() {
+        let mut fixture = Fixture::new(10);
+        let image = fixture.pipeline.tree.image();
+        snapshot::write(image, &fixture.dirs, SnapshotOptions::default()).expect("a disk");
+        // One that is good for nothing has to go as well: a purge counts it.
+        let torn = format!("snapshot.{:x}", zxid(8).0);
+        fs::write(fixture.dirs.snapshots.join(torn), b"torn").expect("a disk");
+        assert_eq!(fixture.snapshots(), [Zxid::ZERO, zxid(8), zxid(10)]);
+        cut(&mut fixture, zxid(5));
+        check_cut(fixture, 5);
+    }
+
+    /// The same. Danger: a snapshot that is being written gets its name when the cut is over.
+    #[test]
+    fn a_cut_waits_for_the_snapshot_that_is_being_written() {
+        let mut fixture = Fixture::new(10);
+        let (ends, is_over) = channel::<()>();
+        let file = fixture.dirs.snapshots.join(format!("snapshot.{:x}", zxid(10).0));
+        let name = fixture.dirs.snapshots.join("written");
+        let image = fixture.pipeline.tree.image();
+        let written = snapshot::write(image, &fixture.dirs, SnapshotOptions::default()).expect("a disk");
+        assert_eq!(written.path, file);
+        fs::rename(&file, &name).expect("a name");
+        fixture.pipeline.snapshots.begin_with(move || {
+            // Later than a cut that did not wait.
+            let _ = is_over.recv_timeout(Duration::from_millis(200));
+            fs::rename(&name, &file).expect("a name");
+        });
+        cut(&mut fixture, zxid(5));
+        drop(ends);
+        fixture.pipeline.snapshots.join();
+        check_cut(fixture, 5);
+    }
+
+    /// ZOOKEEPER-3642, 4925. Danger: logs and snapshots of before an image are told as part of the history behind it.
+    #[test]
+    fn an_image_leaves_nothing_of_what_it_takes_the_place_of() {
+        let mut fixture = Fixture::new(10);
+        let image = fixture.pipeline.tree.image();
+        snapshot::write(image, &fixture.dirs, SnapshotOptions::default()).expect("a disk");
+        assert_eq!(fixture.snapshots(), [Zxid::ZERO, zxid(10)]);
+        let theirs = Zxid::new(Epoch(2), 1);
+        let mut leader = author();
+        write_record(&mut leader, theirs, "theirs");
+        let (_link, _stream) = fixture.read_image(&mut leader);
+        assert!(fixture.pipeline.take_image());
+        assert_eq!(fixture.snapshots(), [theirs]);
+        let logs = fixture.dirs.logs().expect("a directory");
+        assert!(logs.is_empty(), "{logs:?}");
+        assert_eq!(fixture.pipeline.tree.last_applied(), theirs);
+        let tree = &fixture.pipeline.tree;
+        assert!(tree.node("/theirs").is_some() && tree.node("/10").is_none());
+    }
+}

@@ -143,3 +143,42 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{desk::Owner, fixture::Fixture};
+    use crate::pipeline::Duty;
+    use bytes::BytesMut;
+    use zkfast_wire::{SessionId, quorum::put_touch};
+    use zkfast_zab::LinkId;
+
+    /// S11. Danger: a session that its server hears of, and the leader does not, expires under its client; or one that has
+    /// moved lives as long as its old server says.
+    #[test]
+    fn sessions_heard_of_elsewhere_live_on() {
+        let mut fixture = Fixture::new(1);
+        let (idle, unknown, closing, moved) = (SessionId(5), SessionId(6), SessionId(7), SessionId(8));
+        for session in [idle, closing, moved] {
+            fixture.make_session(session, 4000);
+        }
+        fixture.pipeline.sessions.closing(closing);
+        let (link, other) = (LinkId(1), LinkId(2));
+        fixture.pipeline.the_member().leader.own(moved, Owner::Learner(other));
+        let mut data = BytesMut::new();
+        for session in [unknown, idle, closing, moved] {
+            put_touch(session, 4000, &mut data);
+        }
+        let data = data.freeze();
+        fixture.pipeline.touch_forwarded(link, &data);
+        assert_eq!(
+            fixture.pipeline.sessions_dump().expiring,
+            [],
+            "a server that does not lead expires nobody"
+        );
+        fixture.pipeline.duty = Duty::Orders;
+        fixture.pipeline.touch_forwarded(link, &data);
+        let expiring = fixture.pipeline.sessions_dump().expiring;
+        let expiring: Vec<_> = expiring.into_iter().map(|(_, sessions)| sessions).collect();
+        assert_eq!(expiring, [[idle]]);
+    }
+}

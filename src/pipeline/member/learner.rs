@@ -155,3 +155,49 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, asker};
+    use crate::{cores::messages::Delivery, pipeline::Duty};
+    use zkfast_tree::session;
+    use zkfast_wire::SessionId;
+
+    /// S23. Danger: what was committed before a sync reaches the client's core behind the sync's answer, and the read
+    /// behind the sync does not see it.
+    #[test]
+    fn a_sync_is_answered_behind_what_was_applied_before_it() {
+        let mut fixture = Fixture::new(3);
+        fixture.append(1);
+        fixture.pipeline.duty = Duty::Forwards;
+        fixture.pipeline.forward_sync(asker(1), SessionId(1));
+        let record = fixture.pipeline.pending.pop_front().expect("the record").record;
+        let applied = fixture.pipeline.tree.apply(&record).expect("a good record");
+        fixture.pipeline.add_step(None, applied);
+        fixture.pipeline.synced();
+        let told = fixture.take_told();
+        assert!(
+            matches!(&told[..], [Delivery::Batch(_), Delivery::Synced { asker: answered }] if *answered == asker(1)),
+            "{told:?}"
+        );
+    }
+
+    /// S2. Danger: whoever knows the number of a session takes it over on a server that does not lead.
+    #[test]
+    fn a_session_is_for_who_knows_its_password() {
+        let mut fixture = Fixture::new(1);
+        fixture.pipeline.duty = Duty::Forwards;
+        let (session, connection) = (SessionId(0x100_0000_0000), asker(0).connection);
+        let right = session::password(session);
+        for place in 0..right.len() {
+            let mut wrong = right;
+            wrong[place] ^= 1;
+            fixture.pipeline.forward_resume(connection, session, &wrong, 4000);
+            let told = fixture.take_told();
+            assert!(matches!(&told[..], [Delivery::Refused { .. }]), "{told:?}");
+        }
+        assert_eq!(fixture.pipeline.the_member().learner.awaited_revalidations(), []);
+        fixture.pipeline.forward_resume(connection, session, &right, 4000);
+        assert_eq!(fixture.pipeline.the_member().learner.awaited_revalidations(), [(session, 4000)]);
+    }
+}

@@ -22,6 +22,8 @@
 mod depth;
 mod desk;
 mod effects;
+#[cfg(test)]
+mod fixture;
 mod history;
 mod install;
 mod leader;
@@ -436,5 +438,26 @@ impl Pipeline {
     fn trim_window(&mut self) {
         let keep_above = self.log.durable().min(self.tree.last_applied());
         self.the_member().window.trim(keep_above);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{Fixture, zxid};
+    use zkfast_wire::Zxid;
+
+    /// ZOOKEEPER-1549. Danger: a server that stops without a role leaves a snapshot of what was never committed, which
+    /// no cut of the log takes back.
+    #[test]
+    fn what_nobody_committed_gets_into_no_snapshot() {
+        let mut fixture = Fixture::new(3);
+        fixture.append(1);
+        let record = fixture.pipeline.pending.pop_front().expect("the record").record;
+        fixture.pipeline.tree.apply(&record).expect("a good record");
+        assert_eq!(fixture.pipeline.tree.last_applied(), zxid(4));
+        let Fixture { pipeline, dirs, .. } = fixture;
+        pipeline.leave().expect("a disk");
+        let snapshots = dirs.snapshots().expect("a directory").into_iter();
+        assert_eq!(snapshots.map(|file| file.zxid).collect::<Vec<_>>(), [Zxid::ZERO]);
     }
 }
