@@ -2,7 +2,11 @@
 //! test wants to disturb it, a proxy for every directed pair of servers.
 
 use crate::{
-    peers::{self, DEADLINE, Kind, Server, Settings, server},
+    peers::{
+        self, Client, DEADLINE, Kind, Server, Settings,
+        client::{Handshake, Refusal},
+        server,
+    },
     proxy::{Direction, Opening, Proxy, Way},
 };
 use std::{
@@ -218,6 +222,18 @@ impl Cluster {
     /// Where clients of the whole ensemble connect.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         (0..self.members.len()).map(|index| self.address(index)).collect()
+    }
+
+    /// Takes a session up on this server, once it has seen what the client has: until then it says nothing (C6), and
+    /// client libraries try again.
+    pub fn resume(&self, index: usize, ticket: &Handshake) -> Result<Client, Refusal> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match Client::handshake(self.address(index), ticket) {
+                Err(Refusal::Closed) if Instant::now() < deadline => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A running server.

@@ -3,7 +3,7 @@
 use crate::{
     cluster::{Cluster, Shape},
     peers::{
-        Client, DEADLINE, Kind,
+        DEADLINE, Kind,
         client::{Handshake, Refusal},
     },
 };
@@ -27,15 +27,11 @@ fn zxid(cluster: &Cluster) -> String {
     text.lines().find_map(|line| line.strip_prefix("Zxid: ")).expect("a zxid").to_owned()
 }
 
-/// How the server refuses the session once it has seen what the client has (C6).
+/// How the server refuses the session.
 fn came_back(cluster: &Cluster, index: usize, ticket: &Handshake) -> Refusal {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        match Client::handshake(cluster.address(index), ticket) {
-            Err(Refusal::Closed) if Instant::now() < deadline => {}
-            Err(refusal) => return refusal,
-            Ok(_) => panic!("server {} knows the session", index + 1),
-        }
+    match cluster.resume(index, ticket) {
+        Err(refusal) => refusal,
+        Ok(_) => panic!("server {} knows the session", index + 1),
     }
 }
 
@@ -53,8 +49,7 @@ fn a_local_session_becomes_global_with_its_first_ephemeral() {
         local.set(&path, b"2", -1).expect("another");
         assert!(!is_global(&cluster, local.session));
         // It can come back to its own server.
-        let address = cluster.address(index);
-        let mut local = local.again(address).expect("the same session on a new connection");
+        let mut local = cluster.resume(index, &local.ticket()).expect("the same session on a new connection");
         let ephemeral = format!("/ephemeral-{index}");
         local.create(&ephemeral, b"", 1).expect("an ephemeral");
         assert!(is_global(&cluster, local.session), "the ephemeral's session is the ensemble's");
@@ -65,7 +60,7 @@ fn a_local_session_becomes_global_with_its_first_ephemeral() {
         assert!(dump.contains(words) && dump.contains(&format!("{ephemeral}\n")), "{dump}");
         // And from now on to any server.
         let other = (0..3).find(|other| *other != index).expect("three servers");
-        let mut moved = local.again(cluster.address(other)).expect("the session elsewhere");
+        let mut moved = cluster.resume(other, &local.ticket()).expect("the session elsewhere");
         moved.create(&format!("/second-{index}"), b"", 1).expect("another ephemeral");
         moved.close();
         let mut reader = cluster.server(index).client(8_000);

@@ -13,6 +13,7 @@ mod cluster;
 mod failover;
 mod guide;
 mod history;
+mod lifetimes;
 mod load;
 mod local_session;
 mod mixed;

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{Cluster, Shape, TICK_MS},
-    peers::{Client, Handshake, Incoming, Kind, client},
+    peers::{Client, Handshake, Incoming, Kind, Refusal, client},
 };
 use std::time::{Duration, Instant};
 use zkfast_wire::{Acl, ErrorCode, OpCode};
@@ -29,8 +29,7 @@ fn a_write_on_the_old_connection_of_a_session_ends_that_connection() {
     for (old, new) in ways {
         for (op, body) in &writes {
             let mut first = cluster.server(old).client(8_000);
-            let mut second =
-                Client::handshake(cluster.address(new), &first.ticket()).expect("the same session");
+            let mut second = cluster.resume(new, &first.ticket()).expect("the same session");
             second.call(OpCode::Sync, &client::path_alone("/")).expect("it speaks here now");
             first.submit(*op, body);
             // The leader ends its own connection as soon as it hears of the move.
@@ -85,12 +84,50 @@ fn a_session_that_comes_back_with_another_timeout_expires_by_it() {
                 client.ping();
             }
             let short = Handshake { timeout_ms: 1, ..client.ticket() };
-            let mut back = Client::handshake(cluster.address(new), &short).expect("the same session");
+            let mut back = cluster.resume(new, &short).expect("the same session");
             back.ping();
         }
         drop(clients);
         let mut gone: Vec<String> = (0..SESSIONS).map(|_| reader.event().1).collect();
         gone.sort_unstable();
         assert_eq!(gone, names, "from {old} to {new}");
+    }
+}
+
+/// S2, C10. Danger: whoever knows the number of a session, which every log and every `dump` tells, takes over the session
+/// and its locks.
+#[test]
+fn a_session_moves_with_its_password_alone() {
+    let cluster = Cluster::start(&[Kind::under_test(); 3], Shape::default());
+    let leader = cluster.leader();
+    for (old, new) in (0..cluster.size()).flat_map(|old| (0..cluster.size()).map(move |new| (old, new))) {
+        let mut owner = cluster.server(old).client(8_000);
+        let path = format!("/owned-{old}-{new}");
+        owner.create(&path, b"", 1).expect("an ephemeral");
+        let ticket = owner.ticket();
+        let mut wrong = ticket.clone();
+        wrong.password[15] ^= 1;
+        let mut none = ticket.clone();
+        none.password = vec![0; 16];
+        for claim in [&wrong, &none] {
+            assert_eq!(cluster.resume(new, claim).err(), Some(Refusal::Expired), "from {old} to {new}");
+        }
+        owner.set(&path, b"still", -1).expect("its connection is as it was");
+        let mut moved = cluster.resume(new, &ticket).expect("the session");
+        moved.call(OpCode::Sync, &client::path_alone("/")).expect("sync");
+        if cluster.kind(leader) == Kind::Zkfast && (old == leader || old == new) {
+            // C12. A server that hears of the move ends the old connection; Apache's leader waits for a word on it.
+            assert_eq!(owner.next(), None, "from {old} to {new}");
+        } else if old != new {
+            // Whoever ends a session need not own it (`PrepRequestProcessor`).
+            owner.call(OpCode::CloseSession, &[]).expect("the end of the session");
+            let mut reader = cluster.server(new).client(8_000);
+            reader.call(OpCode::Sync, &client::path_alone("/")).expect("sync");
+            assert_eq!(reader.exists(&path, false).map(|_| ()), Err(ErrorCode::NO_NODE.0));
+            reader.close();
+            assert_eq!(cluster.resume(new, &ticket).err(), Some(Refusal::Expired), "it is over");
+            continue;
+        }
+        moved.close();
     }
 }
