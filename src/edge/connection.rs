@@ -104,7 +104,8 @@ pub struct Figures {
     pub sent: u64,
     /// Operation of the last answered request.
     pub last_op: i32,
-    /// xid of the last request.
+    /// xid of the last request of the client's own: those of pings and the like, below 0, are passed over
+    /// (`ServerCnxn.updateStatsForResponse`).
     pub last_cxid: i32,
     /// zxid of the last reply.
     pub last_zxid: Zxid,
@@ -136,7 +137,9 @@ impl Figures {
     /// Notes a reply.
     pub fn note(&mut self, op: i32, cxid: i32, zxid: Zxid, latency_ns: u64, now_ns: u64) {
         self.last_op = op;
-        self.last_cxid = cxid;
+        if cxid >= 0 {
+            self.last_cxid = cxid;
+        }
         self.last_zxid = zxid;
         self.last_response_ns = now_ns;
         self.last_latency_ns = latency_ns;
@@ -380,6 +383,15 @@ mod tests {
         assert!(table.remove(first).is_none());
         assert!(table.get(second).is_some());
         assert_eq!(table.iter().count(), 1);
+    }
+
+    /// Danger: whoever looks for the last request of an idle client sees none, for it pings.
+    #[test]
+    fn a_ping_is_not_the_last_request() {
+        let mut figures = Figures::new();
+        figures.note(3, 7, Zxid(5), 10, 100);
+        figures.note(11, -2, Zxid(6), 20, 200);
+        assert_eq!((figures.last_op, figures.last_cxid, figures.last_zxid), (11, 7, Zxid(6)));
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub struct Exception {
     pub what: &'static str,
 }
 
+/// The first version whose ensembles do not answer writes that they cannot read: see `unread-in-ensemble`.
+pub const UNREAD_SINCE: (u32, u32, u32) = (3, 9, 0);
+
 /// All of them.
 pub const EXCEPTIONS: &[Exception] = &[
     Exception {
@@ -181,6 +184,15 @@ pub const EXCEPTIONS: &[Exception] = &[
         avoided: true,
         what: "a member goes on by itself, before it could sleep over a committed write until somebody asked for something: \
                a ping of another session wakes it",
+    },
+    Exception {
+        id: "unread-in-ensemble",
+        ticket: "a leader of Apache's from 3.9 on makes no transaction of a write that it cannot read, and its member waits for \
+                 one for good",
+        until: None,
+        avoided: true,
+        what: "a write that cannot be read is answered with -5 (row C27); cut off bodies of writes are not sent to such \
+               ensembles",
     },
     Exception {
         id: "null-in-multi",

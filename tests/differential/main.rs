@@ -104,6 +104,7 @@ fn play(servers: usize, streams: u64, operations: usize) {
             check_alone: exceptions::is_avoided("check-alone", duel.version()),
             null_watch: exceptions::is_avoided("null-watch", duel.version()),
             multi_remains: exceptions::is_avoided("multi-remains", duel.version()),
+            unread_write: servers > 1 && duel.version() >= exceptions::UNREAD_SINCE,
             null_in_multi: servers > 1 && exceptions::is_avoided("null-in-multi", duel.version()),
         };
         let stream = Stream::of(seed, operations, servers, avoid);

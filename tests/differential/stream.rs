@@ -84,6 +84,8 @@ pub struct Avoid {
     pub multi_remains: bool,
     /// `null-in-multi`.
     pub null_in_multi: bool,
+    /// `unread-in-ensemble`.
+    pub unread_write: bool,
 }
 
 impl Action {
@@ -97,6 +99,9 @@ impl Action {
         for operation in operations {
             if avoid.multi_remains && is_burst {
                 operation.mend_parts();
+            }
+            if avoid.unread_write && operation.is_write() {
+                operation.cut = 0;
             }
             if avoid.null_in_multi && operation.op() == Some(OpCode::Multi) {
                 operation.mend_nulls();

@@ -1,15 +1,7 @@
 //! Bugs that servers of this protocol have shipped, as their clients met them, by the number of the ticket: ZooKeeper's
 //! own, ClickHouse Keeper's and etcd's.
 //!
-//! Four of ZooKeeper's have no test here, because what went wrong there does not exist here:
-//!
-//! - ZOOKEEPER-4537, a stage that slept while it had work: there is one stage, and what wakes it is tested with the lanes
-//!   between the cores and in `order`.
-//! - ZOOKEEPER-3531, a lock held while a snapshot went to a disk that was stuck: snapshots are written by a thread of
-//!   their own from versions that no writer waits for.
-//! - ZOOKEEPER-4872, a command that replayed the log into the tree in use: a log is replayed at the start, before anybody
-//!   is served.
-//! - ZOOKEEPER-3127, an image that held half of a multi: an image is taken between two transactions.
+//! `tests/rows/pitfalls.txt` lists all of them, also those that are tested elsewhere or cannot happen here.
 
 use super::{
     peers::{

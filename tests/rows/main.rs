@@ -5,6 +5,8 @@
 //! no reason is given, so that a promise cannot be forgotten. What a whole file says of itself is no citation, nor is an
 //! exception of a comparison, nor a range of more than [`RANGE_MAX`] rows: whoever cites so much at once tests little of it.
 //!
+//! `pitfalls.txt` lists bugs that others have shipped, with the same rule: a test names each by its number.
+//!
 //! ```text
 //! cargo test --test rows -- --nocapture        # prints the rows that no test cites, with the reasons
 //! ```
@@ -106,9 +108,10 @@ fn test_text(path: &str, source: &str) -> Option<String> {
     }
 }
 
-fn cited() -> BTreeMap<String, BTreeSet<String>> {
+/// The tests of all sources, without what a whole file says of itself, by path.
+fn test_texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut cited: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut texts = Vec::new();
     let mut folders = vec![root.join("tests"), root.join("src"), root.join("loadgen")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder of the repository").flatten() {
@@ -124,10 +127,18 @@ fn cited() -> BTreeMap<String, BTreeSet<String>> {
             {
                 let text: Vec<&str> =
                     text.lines().filter(|line| !line.trim_start().starts_with("//!")).collect();
-                for id in citations(&text.join("\n")) {
-                    cited.entry(id).or_default().insert(shown.clone());
-                }
+                texts.push((shown, text.join("\n")));
             }
+        }
+    }
+    texts
+}
+
+fn cited() -> BTreeMap<String, BTreeSet<String>> {
+    let mut cited: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in test_texts() {
+        for id in citations(&text) {
+            cited.entry(id).or_default().insert(path.clone());
         }
     }
     cited
@@ -152,6 +163,34 @@ fn every_row_has_a_test_or_a_reason() {
     }
     println!("{tested} of {} rows are cited by tests", rows.len());
     assert!(without.is_empty(), "rows without a test and without a reason:\n{}", without.join("\n"));
+}
+
+/// Danger: a bug that others have shipped is shipped again, and the test that would have told was never written.
+#[test]
+fn every_known_bug_has_a_test_or_a_reason() {
+    let tests = test_texts();
+    let words: BTreeSet<&str> = tests
+        .iter()
+        .flat_map(|(_, text)| text.split(|char: char| !char.is_ascii_digit()))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let mut seen = BTreeSet::new();
+    let mut without = Vec::new();
+    let lines = include_str!("pitfalls.txt").lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        let (bug, reason) = line.split_once(" -- ").map_or((line, None), |(bug, reason)| (bug, Some(reason)));
+        let (id, what) = bug.split_once(' ').unwrap_or_else(|| panic!("an id and what went wrong: {line}"));
+        let number = id.rsplit('-').next().unwrap_or_default();
+        assert!(seen.insert(id), "{id} stands twice");
+        assert!(!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()), "{line}");
+        match reason {
+            Some(reason) => println!("{id}: {what}: {reason}"),
+            None if words.contains(number) => {}
+            None => without.push(bug),
+        }
+    }
+    println!("{} known bugs", seen.len());
+    assert!(without.is_empty(), "bugs without a test and without a reason:\n{}", without.join("\n"));
 }
 
 /// Danger: the scan takes for a citation what is none, or misses one.
