@@ -510,6 +510,23 @@ mod tests {
         assert_eq!(desk.take_touched(9), [(SessionId(1), 1_000)]);
     }
 
+    /// S11. Danger: of more sessions than one PING takes the others are never told of, and expire.
+    #[test]
+    fn what_one_ping_does_not_take_the_next_one_does() {
+        let mut desk = LearnerDesk::default();
+        let all: Vec<_> = (1..=10).map(|session| (SessionId(session), 4_000)).collect();
+        for (session, timeout_ms) in &all {
+            desk.touch(*session, *timeout_ms);
+        }
+        let mut told = desk.take_touched(4);
+        assert_eq!(told.len(), 4);
+        told.extend(desk.take_touched(4));
+        assert_eq!(told.len(), 8);
+        told.extend(desk.take_touched(4));
+        told.sort_unstable();
+        assert_eq!(told, all);
+    }
+
     /// S12: a session that moved must not be spoken for through the server that it left.
     #[test]
     fn a_session_speaks_through_one_server() {

@@ -147,10 +147,13 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::super::{desk::Owner, fixture::Fixture};
-    use crate::pipeline::Duty;
-    use bytes::BytesMut;
-    use zkfast_wire::{SessionId, quorum::put_touch};
-    use zkfast_zab::LinkId;
+    use crate::{config::limits, pipeline::Duty};
+    use bytes::{Bytes, BytesMut};
+    use zkfast_wire::{
+        OpCode, SessionId,
+        quorum::{ForwardedRequest, put_touch},
+    };
+    use zkfast_zab::{Event, LinkId};
 
     /// S11. Danger: a session that its server hears of, and the leader does not, expires under its client; or one that has
     /// moved lives as long as its old server says.
@@ -180,5 +183,27 @@ mod tests {
         let expiring = fixture.pipeline.sessions_dump().expiring;
         let expiring: Vec<_> = expiring.into_iter().map(|(_, sessions)| sessions).collect();
         assert_eq!(expiring, [[idle]]);
+    }
+
+    /// Danger: a learner that forwards long requests faster than they are ordered takes all of the leader's memory.
+    #[test]
+    fn what_learners_ask_is_bounded_in_bytes() {
+        let mut fixture = Fixture::new(1);
+        // The bytes are shared: only the count is so high.
+        let body = Bytes::from(vec![0; 1 << 20]);
+        let link = LinkId(1);
+        let fits = limits::LEARNERS_REQUEST_BYTES / body.len();
+        for number in 0..=fits {
+            let follow_up = &fixture.pipeline.the_member().follow_up;
+            assert!(follow_up.is_empty(), "closed after {number} MiB");
+            let op = OpCode::SetData.to_i32();
+            let (cxid, body, identities) = (1, body.clone(), Vec::new());
+            let request = ForwardedRequest { session: SessionId(1), cxid, op, body, identities };
+            fixture.pipeline.take_request(link, Box::new(request));
+        }
+        assert_eq!(fixture.pipeline.the_member().follow_up, [Event::Down { link }]);
+        fixture.pipeline.follow_up();
+        let desk = &fixture.pipeline.the_member().leader;
+        assert!(desk.requests.is_empty() && desk.request_bytes == 0, "what it asked is forgotten");
     }
 }
