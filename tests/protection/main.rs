@@ -1,5 +1,5 @@
 //! What keeps clients out or holds them back: enforced authentication, digest algorithms, limits of requests and
-//! connections (rows A2, A4, A6, A13, A18, A21, R2, R4, R7, R8).
+//! connections (rows A2, A4, A6, A13, A17, A18, A21, R2, R4, R7, R8).
 
 #[path = "../peers/mod.rs"]
 mod peers;
@@ -11,6 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 use zkfast_wire::{Acl, Id, OpCode, Perms};
+
+/// Event types.
+const DATA_CHANGED: i32 = 3;
+const CHILDREN_CHANGED: i32 = 4;
 
 const NO_AUTH: i32 = -102;
 const INVALID_ACL: i32 = -114;
@@ -64,6 +68,29 @@ fn digest_can_be_switched_off() {
     assert_eq!(ask(&mut client, OpCode::Create, &body).0, INVALID_ACL);
     let mut client = server.client(10_000);
     assert_eq!(client.auth("digest", b"ann:secret"), AUTH_FAILED);
+}
+
+/// A17: Danger: `skipACL` opens writes and not reads, or not the events of what is read.
+#[test]
+fn without_acl_checks_everybody_may_everything() {
+    for (lines, wanted) in [(&[][..], Err(NO_AUTH)), (&["skipACL=yes"], Ok(()))] {
+        let home = peers::directory();
+        let server = server(&home, lines);
+        let anns = [Acl { perms: Perms::ALL, id: Id::new("digest", "ann:h") }];
+        let mut client = server.client(10_000);
+        client.call(OpCode::Create, &client::create("/a", Some(b"x"), &anns, 0)).expect("create");
+        let watched = client.exists("/a", true).map(|_| ());
+        assert_eq!(client.get("/a", true).map(|_| ()), wanted);
+        assert_eq!(client.children("/a", true).map(|_| ()), wanted);
+        assert_eq!(client.create("/a/b", b"", 0).map(|_| ()), wanted);
+        assert_eq!(client.set("/a", b"y", -1).map(|_| ()), wanted);
+        assert_eq!(client.call(OpCode::SetAcl, &client::set_acl("/a", &[Acl::OPEN], -1)).map(|_| ()), wanted);
+        if wanted.is_ok() {
+            assert_eq!(watched, Ok(()));
+            assert_eq!(client.event(), (CHILDREN_CHANGED, "/a".into()));
+            assert_eq!(client.event(), (DATA_CHANGED, "/a".into()));
+        }
+    }
 }
 
 /// A4, A6: the digests are those of the chosen algorithm, the super user's included.

@@ -97,7 +97,8 @@ fn shell(server: &Server, commands: &[&str]) -> Vec<String> {
             .iter()
             .any(|start| line.contains(start))
             && !line.contains("[main")
-            && !line.contains("EndOfStreamException")
+            // Of its connection, which the server may close before the shell does.
+            && !["EndOfStreamException", "java.io.", "java.net.", "java.nio."].iter().any(|of| line.contains(of))
     };
     text.lines().filter(is_told).map(str::to_owned).collect()
 }
