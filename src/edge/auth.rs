@@ -64,6 +64,7 @@ impl Core {
                         identities.push(id);
                     }
                 }
+                connection.outstanding.keep_identities(&connection.identities);
                 connection.identities = Arc::from(identities);
                 self.reply_outside(connection, xid, ErrorCode::OK, |_| {});
             }

@@ -255,7 +255,7 @@ impl Core {
         while let Some(head) = connection.outstanding.head() {
             let is_ready = match &head.what {
                 What::Write(_) | What::Sync(_) | What::Ephemerals => false,
-                What::Local(..) => {
+                What::Local(..) | What::LocalAs(_) => {
                     let unsent = connection.output.unsent().len();
                     unsent < limits::OUT_BUFFER_BYTES_PAUSE
                         || unsent < limits::OUT_BUFFER_BYTES_MAX && connection.outstanding.has_write()
@@ -263,7 +263,7 @@ impl Core {
                 What::Refusal | What::Throttled | What::Answered(_) => true,
             };
             if !is_ready || connection.is_ending() {
-                if !connection.is_ending() && matches!(head.what, What::Local(..)) {
+                if !connection.is_ending() && matches!(head.what, What::Local(..) | What::LocalAs(_)) {
                     // It goes on when the out-buffer has been taken.
                     self.hold(connection);
                 }
@@ -276,6 +276,12 @@ impl Core {
             match waiting.what {
                 What::Local(op, body) => {
                     self.answer_local(connection, op, waiting.xid, &body, waiting.read_at_ns);
+                }
+                What::LocalAs(kept) => {
+                    let (op, body, identities) = *kept;
+                    let proved = std::mem::replace(&mut connection.identities, identities);
+                    self.answer_local(connection, op, waiting.xid, &body, waiting.read_at_ns);
+                    connection.identities = proved;
                 }
                 What::Answered(outcome) => {
                     self.answer_outcome(connection, waiting.xid, waiting.read_at_ns, outcome);

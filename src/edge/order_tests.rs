@@ -513,6 +513,54 @@ fn auth_overtakes_and_does_not_reach_back() {
     assert_eq!(story.phase(other), Phase::Finishing);
 }
 
+/// C21, G16, A1. Danger: a read that waits behind a write is answered with what was proved behind it.
+#[test]
+fn a_read_that_waits_keeps_the_identities_that_it_came_with() {
+    let mut story = Story::new();
+    let (owner, id) = (story.client(), story.client());
+    let auth = || Request::Auth(AuthRequest { scheme: "digest".into(), auth: Some(b"u:p") });
+    story.ask(owner, -4, &auth());
+    let mine = vec![Acl { perms: Perms::ALL, id: Id::new("auth", "") }];
+    story.ask(owner, 1, &create_with("/mine", mine));
+    story.commit();
+    story.got(owner);
+    story.ask(id, 1, &create("/a"));
+    story.ask(id, 2, &get("/mine", true));
+    story.ask(id, 3, &Request::WhoAmI);
+    story.ask(id, -4, &auth());
+    story.ask(id, 4, &get("/mine", false));
+    story.ask(id, 5, &Request::WhoAmI);
+    assert_eq!(story.got(id)[0].reply(), (-4, ErrorCode::OK));
+    story.commit();
+    let got = story.got(id);
+    let errors: Vec<_> = got.iter().map(Got::reply).collect();
+    let no_auth = ErrorCode::NO_AUTH;
+    let ok = ErrorCode::OK;
+    assert_eq!(errors, [(1, ok), (2, no_auth), (3, ok), (4, ok), (5, ok)]);
+    let (Got::Reply(_, _, _, before), Got::Reply(_, _, _, after)) = (&got[2], &got[4]) else {
+        panic!("{got:?}")
+    };
+    assert_eq!((before[..4].to_vec(), after[..4].to_vec()), (vec![0, 0, 0, 1], vec![0, 0, 0, 2]));
+}
+
+/// S18, C16, OP26, T25. Danger: the number of all nodes is that of another time than the reply says.
+#[test]
+fn the_number_of_all_nodes_is_of_its_place_among_the_writes() {
+    let mut story = Story::new();
+    let id = story.client();
+    story.ask(id, 1, &create("/a"));
+    story.ask(id, 2, &Request::GetAllChildrenNumber("/".into()));
+    story.ask(id, 3, &Request::Delete(PathVersion { path: "/a".into(), version: -1 }));
+    story.ask(id, 4, &Request::GetAllChildrenNumber("/".into()));
+    story.commit();
+    let got = story.got(id);
+    let numbers = [1, 3].map(|at| match &got[at] {
+        Got::Reply(_, ErrorCode::OK, _, body) => body.to_vec(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(numbers, [[0, 0, 0, 4].to_vec(), [0, 0, 0, 3].to_vec()]);
+}
+
 /// C25, G37: refused in turn with zxid -1, then closed.
 #[test]
 fn what_no_client_may_ask_is_refused_and_closes() {

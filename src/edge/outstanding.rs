@@ -5,9 +5,9 @@
 //! pipeline still holds back) is kept here until its turn.
 
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 use zkfast_tree::Answer;
-use zkfast_wire::{OpCode, Xid};
+use zkfast_wire::{Id, OpCode, Xid};
 
 /// A request that waits.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub enum What {
     Ephemerals,
     /// Its turn: an operation that this core answers itself, with its body.
     Local(OpCode, Bytes),
+    /// The same, with the identities that its connection had when it came: others have been proved since (G16).
+    LocalAs(Box<(OpCode, Bytes, Arc<[Id<'static>]>)>),
     /// Its turn, to be told that it was held back for too long and was not done (R8).
     Throttled,
     /// Its turn, to be refused, whereupon the connection closes (C25).
@@ -49,7 +51,7 @@ pub enum Outcome {
     /// To a `sync`.
     Synced(Bytes),
     /// To a `getEphemerals`.
-    Ephemerals(std::sync::Arc<[Box<str>]>),
+    Ephemerals(Arc<[Box<str>]>),
 }
 
 /// What the pipeline has answered.
@@ -69,7 +71,7 @@ impl What {
             Self::Write(_) => asked == Asked::Write,
             Self::Sync(_) => asked == Asked::Sync,
             Self::Ephemerals => asked == Asked::Ephemerals,
-            Self::Local(..) | Self::Throttled | Self::Refusal | Self::Answered(_) => false,
+            Self::Local(..) | Self::LocalAs(_) | Self::Throttled | Self::Refusal | Self::Answered(_) => false,
         }
     }
 }
@@ -127,6 +129,16 @@ impl Outstanding {
         let position = self.queue.iter().position(|waiting| waiting.what.is(asked))?;
         assert_eq!(self.queue[position].xid, xid, "the pipeline answered out of order");
         Some(position)
+    }
+
+    /// The connection's identities are about to change: what waits keeps those that it came with.
+    pub fn keep_identities(&mut self, identities: &Arc<[Id<'static>]>) {
+        for waiting in &mut self.queue {
+            if let What::Local(op, body) = &mut waiting.what {
+                let kept = (*op, std::mem::take(body), identities.clone());
+                waiting.what = What::LocalAs(Box::new(kept));
+            }
+        }
     }
 
     /// Whether a write waits for the pipeline.

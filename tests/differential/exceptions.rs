@@ -138,7 +138,8 @@ pub const EXCEPTIONS: &[Exception] = &[
         ticket: "ZOOKEEPER-4575 gives the error of a write that cannot be read the last zxid once more",
         until: None,
         avoided: false,
-        what: "each transaction has a zxid of its own, also that of a write whose body cannot be read (row C27)",
+        what: "each transaction has a zxid of its own, also that of a write whose body cannot be read (row C27); for learners \
+               see `unread-multi`",
     },
     Exception {
         id: "unread-multi",
@@ -199,7 +200,7 @@ pub const EXCEPTIONS: &[Exception] = &[
         ticket: "a leader of Apache's makes no transaction of such a multi, and its member waits for one for good",
         until: None,
         avoided: true,
-        what: "a multi with a null path is answered with -5, with a transaction (rows C27, T27); not asked of ensembles",
+        what: "a multi with a null path is answered with -5 (row C27); not asked of ensembles",
     },
     Exception {
         id: "other-digits",

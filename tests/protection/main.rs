@@ -57,6 +57,25 @@ fn nobody_asks_before_authentication_where_it_is_enforced() {
     assert_eq!(server.four_letter("ruok").as_deref(), Some("imok"));
 }
 
+/// A17: with skipACL no list keeps anybody from reading, writing, or hearing of a node. Danger: an operator who has lost the
+/// password is kept out of half of it.
+#[test]
+fn lists_can_be_passed_over() {
+    let home = peers::directory();
+    let server = server(&home, &["skipACL=yes"]);
+    let mut client = server.client(10_000);
+    let nobody = [Acl { perms: Perms::ALL, id: Id::new("ip", "10.1.1.1") }];
+    client.call(OpCode::Create, &client::create("/a", Some(b"a"), &nobody, 0)).expect("a node");
+    client.create("/a/b", b"", 0).expect("a child");
+    assert_eq!(client.get("/a", true).expect("it reads").0.as_deref(), Some(&b"a"[..]));
+    assert_eq!(client.children("/a", true).expect("it lists").0, ["b"]);
+    client.call(OpCode::GetAcl, &client::path_alone("/a")).expect("it reads the list");
+    client.set("/a", b"b", -1).expect("it writes");
+    client.delete("/a/b", -1).expect("it deletes");
+    assert_eq!([client.event(), client.event()].map(|(kind, _)| kind), [3, 4], "and it is told");
+    client.call(OpCode::SetAcl, &client::set_acl("/a", &nobody, -1)).expect("it administers");
+}
+
 /// A2, A13, A19: a scheme that is switched off neither authenticates nor stands in an ACL.
 #[test]
 fn digest_can_be_switched_off() {

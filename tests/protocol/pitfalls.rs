@@ -112,8 +112,23 @@ fn cve_2024_23944_what_one_may_not_read_one_does_not_hear_of() {
     assert_eq!(events(&mut stranger), [], "the creation of a node that it may not read");
     assert_eq!(stranger.exists("/private", true), Err(-102));
     assert_eq!(stranger.get("/private", true), Err(-102));
+    // What was refused leaves no watch behind, which would show once the node is open.
+    owner.call(OpCode::SetAcl, &client::set_acl("/private", &[Acl::OPEN], -1)).expect("a node");
     owner.set("/private", b"1", -1).expect("a node");
     assert_eq!(events(&mut stranger), []);
+    // What is closed behind a watch is not told of: neither data, nor children, nor the end (W10).
+    owner.create("/private/c", b"", 0).expect("a node");
+    for path in ["/private", "/private/c"] {
+        stranger.exists(path, true).expect("it is open");
+        stranger.children(path, true).expect("it is open");
+    }
+    let closed = [all("auth", "")];
+    for path in ["/private", "/private/c"] {
+        owner.call(OpCode::SetAcl, &client::set_acl(path, &closed, -1)).expect("a node");
+    }
+    owner.delete("/private/c", -1).expect("a node");
+    owner.set("/private", b"1", -1).expect("a node");
+    assert_eq!(events(&mut stranger), [], "deletion, change of children, data");
     // Who may read, but not administer, sees names and no hashes.
     let readable = [all("auth", ""), Acl { perms: Perms::READ, id: Id::new("world", "anyone") }];
     owner.call(OpCode::SetAcl, &client::set_acl("/private", &readable, -1)).expect("a node");
@@ -125,10 +140,9 @@ fn cve_2024_23944_what_one_may_not_read_one_does_not_hear_of() {
     let hash = list(&mut owner).remove(0);
     assert!(hash.starts_with("ann:") && hash.len() == ann.len(), "{hash}");
     assert_eq!(list(&mut stranger), ["ann:x", "anyone"]);
-    // What was refused left no watch behind.
     owner.set("/private", b"2", -1).expect("a node");
     assert_eq!(events(&mut stranger), []);
-    assert_eq!(stranger.exists("/private", true).map(|stat| stat.version), Ok(2));
+    assert_eq!(stranger.exists("/private", true).map(|stat| stat.version), Ok(3));
     owner.set("/private", b"3", -1).expect("a node");
     assert_eq!(events(&mut stranger).len(), 1);
 }

@@ -33,7 +33,12 @@ fn a_handshake_negotiates_the_timeout_and_the_length_of_its_answer() {
     for (wanted, granted) in
         [(0, 1_000), (-5, 1_000), (1_500, 1_500), (1_000_000, 10_000), (i32::MAX, 10_000)]
     {
-        assert_eq!(server.client(wanted).timeout_ms, granted, "for {wanted}");
+        let client = server.client(wanted);
+        assert_eq!(client.timeout_ms, granted, "for {wanted}");
+        // And for who comes back (C5).
+        let other = Handshake { timeout_ms: wanted, ..server.client(5_000).ticket() };
+        let again = Client::handshake(server.address, &other).expect("the session lives");
+        assert_eq!(again.timeout_ms, granted, "for {wanted}, again");
     }
     for (password, read_only, bytes) in [
         (vec![0; 16], Some(false), 37),
