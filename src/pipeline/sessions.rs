@@ -296,3 +296,24 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::pipeline::member::fixture::Fixture;
+
+    /// Danger: after a pause of the whole process (SIGSTOP, a suspended machine) sessions expire whose clients have spoken
+    /// all the time: what they said lies unread in the sockets.
+    #[test]
+    fn after_a_pause_of_the_process_nobody_expires_in_the_first_tick() {
+        let mut pipeline = Fixture::new(0).pipeline;
+        // The last look was at 0 and the clock begins at 1: with ticks of no length that was long ago.
+        pipeline.options.tick_ms = 0;
+        pipeline.look_for_expired();
+        assert_eq!(pipeline.sessions.expire_until_ms, None);
+        let looked_ms = pipeline.sessions.expired_at_ms;
+        assert!(looked_ms > 0, "the next tick is measured from this one");
+        pipeline.options.tick_ms = 1_000_000;
+        pipeline.look_for_expired();
+        assert!(pipeline.sessions.expire_until_ms >= Some(looked_ms));
+    }
+}

@@ -41,8 +41,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const TICK_MS: u32 = 1000;
 const LIMIT_TICKS: u32 = 10;
 
-pub(super) struct Fixture {
-    pub(super) pipeline: Pipeline,
+pub(in crate::pipeline) struct Fixture {
+    pub(in crate::pipeline) pipeline: Pipeline,
     pub(super) dirs: DataDirs,
     /// What the client core is told.
     pub(super) told: LaneReceiver<Delivery>,
@@ -93,7 +93,7 @@ fn address(quorum_port: u16) -> Vec<PeerAddress> {
 
 impl Fixture {
     /// Server 1 of three, started on a log that holds 1:1 to 1:`records`, each of which creates a node of the root.
-    pub(super) fn new(records: u32) -> Self {
+    pub(in crate::pipeline) fn new(records: u32) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let dirs = DataDirs::new(home.path(), None);
         dirs.prepare(true).expect("its directories");

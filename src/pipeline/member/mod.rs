@@ -23,7 +23,7 @@ mod depth;
 mod desk;
 mod effects;
 #[cfg(test)]
-mod fixture;
+pub(super) mod fixture;
 mod history;
 mod install;
 mod leader;
@@ -444,7 +444,28 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::fixture::{Fixture, zxid};
+    use crate::storage::{purge, snapshot};
     use zkfast_wire::Zxid;
+
+    /// Danger: a leader promises a learner history whose files were purged.
+    #[test]
+    fn the_order_hears_of_a_purge() {
+        let mut fixture = Fixture::new(2);
+        for _ in 0..4 {
+            fixture.append(1);
+            let record = fixture.pipeline.pending.pop_front().expect("the record").record;
+            fixture.pipeline.tree.apply(&record).expect("a good record");
+            let image = fixture.pipeline.tree.image();
+            snapshot::write(image, &fixture.dirs, snapshot::SnapshotOptions::default()).expect("a disk");
+        }
+        fixture.pipeline.member_tick();
+        assert_eq!(fixture.pipeline.the_member().purged, Zxid(i64::MIN), "nothing was purged");
+        let mark = fixture.pipeline.the_member().options.purged.clone();
+        purge::purge(&fixture.dirs, 3, &mark).expect("a disk");
+        assert_eq!(fixture.snapshots(), [zxid(4), zxid(5), zxid(6)]);
+        fixture.pipeline.member_tick();
+        assert_eq!(fixture.pipeline.the_member().purged, zxid(4));
+    }
 
     /// ZOOKEEPER-1549. Danger: a server that stops without a role leaves a snapshot of what was never committed, which
     /// no cut of the log takes back.

@@ -91,3 +91,24 @@ impl Pipeline {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixture::Fixture, LOOKING_MS_MIN, Role};
+
+    /// Danger: at each change of leader clients that may read alone are served old state for a moment, and sent away again.
+    #[test]
+    fn reads_are_served_alone_after_a_while_only() {
+        let mut fixture = Fixture::new(1);
+        fixture.pipeline.the_member().options.read_only = true;
+        assert_eq!(fixture.pipeline.node.role(), Role::Looking);
+        for _ in 0..2 {
+            fixture.pipeline.look_for_read_only();
+        }
+        let begun_ms = fixture.pipeline.the_member().looking_since_ms.expect("it looks");
+        if fixture.pipeline.clock.now_ms() - begun_ms < LOOKING_MS_MIN {
+            assert!(!fixture.pipeline.the_member().is_read_only, "that was no while");
+            assert!(fixture.take_told().is_empty());
+        }
+    }
+}
