@@ -56,7 +56,11 @@ impl Pipeline {
             }
         }
         assert!(self.tree.last_applied() <= self.node.committed(), "applied what is not committed");
-        self.counters.committed.add((before - self.pending.len()) as u64);
+        let committed = match self.duty {
+            Duty::Forwards => &self.counters.learner_commits,
+            Duty::Orders | Duty::Idle => &self.counters.committed,
+        };
+        committed.add((before - self.pending.len()) as u64);
         self.publish();
         if self.snapshots.is_due() {
             self.log.roll();

@@ -544,7 +544,13 @@ impl Pipeline {
         if is_low != (self.counters.log_space_low.get() != 0) {
             self.counters.log_space_low.set(u64::from(is_low));
             let directory = self.options.dirs.logs.display();
-            if is_low {
+            if is_low && self.duty == Duty::Forwards {
+                log::warn!(
+                    "the disk of {directory} is full: this server follows, and ends when what its leader orders does not \
+                     fit any more. Free space there; zkCleanup.sh and autopurge.purgeInterval remove old snapshots and \
+                     logs."
+                );
+            } else if is_low {
                 log::warn!(
                     "the disk of {directory} is full: writes and new sessions are refused until there is room for \
                      the next segment of the log, reads go on. Free space there; zkCleanup.sh and \

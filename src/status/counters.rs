@@ -189,14 +189,20 @@ pub struct PipelineCounters {
     pub log_space_low: Gauge,
     /// Writes and new sessions refused because of that.
     pub refused_for_space: Counter,
+    /// How often this server gave its leadership up because of its disk (ZOOKEEPER-2247).
+    pub leaderships_given_up: Counter,
     /// Sessions that ran out of time.
     pub sessions_expired: Counter,
     /// Transactions and images whose digest was not the tree's (P34).
     pub digest_mismatches: Counter,
-    /// Transactions appended to the log.
+    /// Transactions that this server ordered.
     pub appended: Counter,
-    /// Transactions committed.
+    /// Those of them, or of its history, that were committed.
     pub committed: Counter,
+    /// Transactions that a leader proposed to this server.
+    pub learner_proposals: Counter,
+    /// Those that it committed.
+    pub learner_commits: Counter,
     /// Flushes of the log: how long each took.
     pub flush_latency: Histogram,
     /// Flushes that took longer than `fsync.warningthresholdms`.

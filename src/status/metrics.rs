@@ -5,7 +5,7 @@
 //! end tell microseconds.
 
 use super::histogram::Reading;
-use super::picture::Picture;
+use super::picture::{Picture, Spans};
 use super::version;
 
 /// One value of `mntr`.
@@ -53,6 +53,9 @@ pub fn lines(picture: &Picture) -> Vec<(String, Value)> {
     lines.text("server_state", picture.mode.name());
     if let Some(quorum) = &picture.quorum {
         lines.text("peer_state", &quorum.peer_state);
+        if let Some(observed) = quorum.observed {
+            lines.integer("observer_master_id", observed.0);
+        }
     }
     gauges(picture, &mut lines);
     for (name, count) in picture.totals.counters() {
@@ -116,6 +119,14 @@ fn gauges(picture: &Picture, lines: &mut Lines) {
     let Some(quorum) = &picture.quorum else { return };
     lines.integer("quorum_size", quorum.quorum_size as i64);
     lines.integer("synced_observers", quorum.synced_observers as i64);
+    lines.integer("looking_count", quorum.searches as i64);
+    lines.integer("diff_count", quorum.diffs_sent as i64);
+    lines.integer("snap_count", quorum.images_sent as i64);
+    lines.integer("revalidate_count", quorum.revalidations as i64);
+    lines.integer("quit_leading_due_to_disloyal_voter", 0);
+    lines.spans("election_time", &quorum.elections);
+    lines.spans("unavailable_time", &quorum.elections);
+    lines.spans("leader_unavailable_time", &quorum.elections_won);
     let Some(leader) = &quorum.leader else { return };
     lines.integer("learners", leader.learners as i64);
     lines.integer("synced_followers", leader.synced_followers as i64);
@@ -151,6 +162,14 @@ impl Lines {
         self.integer(&format!("max_{name}"), rounded(reading.max()));
         self.integer(&format!("cnt_{name}"), reading.count() as i64);
         self.integer(&format!("sum_{name}"), rounded(reading.sum()));
+    }
+
+    fn spans(&mut self, name: &str, spans: &Spans) {
+        self.double(&format!("avg_{name}"), spans.sum_ms as f64 / spans.count.max(1) as f64);
+        let Spans { count, sum_ms, min_ms, max_ms } = *spans;
+        for (prefix, number) in [("min", min_ms), ("max", max_ms), ("cnt", count), ("sum", sum_ms)] {
+            self.integer(&format!("{prefix}_{name}"), number as i64);
+        }
     }
 
     /// A summary of nanoseconds in milliseconds.

@@ -143,10 +143,45 @@ pub struct QuorumPicture {
     pub synced_observers: u64,
     /// What only the leader has.
     pub leader: Option<LeaderPicture>,
-    /// Milliseconds from the loss of the last role, or the start, until this one stood.
-    pub election_ms: u64,
+    /// Whom it observes.
+    pub observed: Option<ServerId>,
+    /// Searches for a leader.
+    pub searches: u64,
+    /// From the loss of a role, or the start, until the next one stood.
+    pub elections: Spans,
+    /// Those of them after which this server led.
+    pub elections_won: Spans,
+    /// Learners that were sent records, or were told to cut theirs, when they came.
+    pub diffs_sent: u64,
+    /// Learners that were sent an image.
+    pub images_sent: u64,
+    /// Sessions that a learner asked about.
+    pub revalidations: u64,
     /// The epoch that this server has accepted last.
     pub epoch: i64,
+}
+
+/// Times in milliseconds, summed up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spans {
+    /// How many.
+    pub count: u64,
+    /// All together.
+    pub sum_ms: u64,
+    /// The shortest, 0 if there was none.
+    pub min_ms: u64,
+    /// The longest.
+    pub max_ms: u64,
+}
+
+impl Spans {
+    /// Adds one.
+    pub fn note(&mut self, ms: u64) {
+        self.min_ms = if self.count == 0 { ms } else { self.min_ms.min(ms) };
+        self.max_ms = self.max_ms.max(ms);
+        self.count += 1;
+        self.sum_ms += ms;
+    }
 }
 
 /// What only a leader tells.
@@ -232,7 +267,7 @@ pub struct Totals {
 
 impl Totals {
     /// The plain counters by their names in `mntr`.
-    pub const NAMES: [&'static str; 25] = [
+    pub const NAMES: [&'static str; 28] = [
         "packets_received",
         "packets_sent",
         "bytes_received_count",
@@ -258,6 +293,9 @@ impl Totals {
         "commit_count",
         "fsync_threshold_exceed_count",
         "log_space_refused_count",
+        "leadership_given_up_count",
+        "learner_proposal_received_count",
+        "learner_commit_received_count",
     ];
 
     /// Adds up what all cores counted since the process started.
@@ -304,6 +342,9 @@ impl Totals {
             &pipeline.committed,
             &pipeline.flushes_slow,
             &pipeline.refused_for_space,
+            &pipeline.leaderships_given_up,
+            &pipeline.learner_proposals,
+            &pipeline.learner_commits,
         ];
         let start = totals.counts.len() - counters.len();
         for (total, counter) in totals.counts[start..].iter_mut().zip(counters) {

@@ -78,6 +78,14 @@ pub fn read(directory: &Path, file: EpochFile) -> Result<Option<Epoch>, EpochErr
 /// # Errors
 /// [`EpochError::Io`]: the old number is still there.
 pub fn write(directory: &Path, file: EpochFile, epoch: Epoch) -> Result<(), EpochError> {
+    let text = epoch.0.to_string();
+    match replace(directory, file, &text) {
+        Err(EpochError::Io { source, .. }) if is_full(&source) => overwrite(directory, file, &text),
+        outcome => outcome,
+    }
+}
+
+fn replace(directory: &Path, file: EpochFile, text: &str) -> Result<(), EpochError> {
     let path = directory.join(file.name());
     let temporary = directory.join(format!("{}.tmp", file.name()));
     let io_error = |action| {
@@ -85,10 +93,32 @@ pub fn write(directory: &Path, file: EpochFile, epoch: Epoch) -> Result<(), Epoc
         move |source| EpochError::Io { action, path, source }
     };
     let mut out = File::create(&temporary).map_err(io_error("write"))?;
-    out.write_all(epoch.0.to_string().as_bytes()).map_err(io_error("write"))?;
+    out.write_all(text.as_bytes()).map_err(io_error("write"))?;
     out.sync_all().map_err(io_error("sync"))?;
     fs::rename(&temporary, &path).map_err(io_error("rename"))?;
     sync_names(directory).map_err(io_error("sync the directory of"))
+}
+
+/// A full disk need not cost a server its vote: a number of as many digits is written over the old one. Both lie in one
+/// sector, which is on the medium as a whole or not at all.
+fn overwrite(directory: &Path, file: EpochFile, text: &str) -> Result<(), EpochError> {
+    let path = directory.join(file.name());
+    let temporary = directory.join(format!("{}.tmp", file.name()));
+    let write = || {
+        if fs::metadata(&path)?.len() != text.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        // Empty, or half of a number.
+        let _ = fs::remove_file(&temporary);
+        let mut out = File::options().write(true).open(&path)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()
+    };
+    write().map_err(|source| EpochError::Io { action: "write", path: path.clone(), source })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]
@@ -111,5 +141,20 @@ mod tests {
             let read = read(path, EpochFile::Current);
             assert!(matches!(read, Err(EpochError::NotANumber { .. })), "{wrong}: {read:?}");
         }
+    }
+
+    /// Danger: half of a number is taken for it, or a longer one.
+    #[test]
+    fn a_number_is_written_over_one_of_as_many_digits() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        write(path, EpochFile::Accepted, Epoch(98)).unwrap();
+        fs::write(path.join("acceptedEpoch.tmp"), b"").unwrap();
+        overwrite(path, EpochFile::Accepted, "99").unwrap();
+        assert_eq!(read(path, EpochFile::Accepted).unwrap(), Some(Epoch(99)));
+        assert!(!path.join("acceptedEpoch.tmp").exists());
+        assert!(overwrite(path, EpochFile::Accepted, "100").is_err());
+        assert!(overwrite(path, EpochFile::Current, "1").is_err(), "there is none");
+        assert_eq!(read(path, EpochFile::Accepted).unwrap(), Some(Epoch(99)));
     }
 }

@@ -72,6 +72,12 @@ pub enum Trouble {
     /// TRUNC names a transaction that only a snapshot could tell: the next attempt asks for an image.
     #[error("asked to cut the log below its oldest snapshot")]
     CutBelowSnapshot,
+    /// The leader's disk has no room for the log, and the others' may have (ZOOKEEPER-2247).
+    #[error("this leader's disk is full")]
+    DiskFull,
+    /// The leader's disk has not completed a write for syncLimit (ZOOKEEPER-2247).
+    #[error("this leader's disk hangs")]
+    DiskHangs,
     /// The counter of the epoch is used up (ZOOKEEPER-1277).
     #[error("the zxid counter of this epoch is used up")]
     Rollover,

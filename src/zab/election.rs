@@ -84,6 +84,15 @@ pub(crate) struct Elected {
     pub(crate) election_epoch: i64,
 }
 
+/// How long a server waits before it takes another role; times that are over are no pauses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pauses {
+    /// It listens and votes, and takes no role.
+    pub(crate) hold_until_ms: u64,
+    /// It does not take part.
+    pub(crate) silent_until_ms: u64,
+}
+
 /// What a round rests on, whatever its state.
 pub(crate) struct Ground<'a> {
     pub(crate) config: &'a Config,
@@ -107,16 +116,18 @@ pub(crate) struct Election {
     finalize_at_ms: Option<u64>,
     /// Nothing is concluded before: the last leaders that this server found led nowhere.
     hold_until_ms: u64,
+    /// Nothing is said before: this server gave its leadership up, and the others elect among themselves.
+    silent_until_ms: u64,
     resend_at_ms: u64,
     resend_interval_ms: u64,
 }
 
 impl Election {
-    /// Opens the round after `clock` with a vote for `own`, and tells everybody. It ends at `hold_until_ms` at the earliest.
+    /// Opens the round after `clock` with a vote for `own`, and tells everybody. It ends when `pauses` allow.
     pub(crate) fn start(
         clock: i64,
         own: Vote,
-        hold_until_ms: u64,
+        pauses: Pauses,
         now_ms: u64,
         ground: &Ground<'_>,
         effects: &mut Vec<Effect>,
@@ -129,16 +140,33 @@ impl Election {
             heard: BTreeMap::new(),
             out_of_election: BTreeMap::new(),
             finalize_at_ms: None,
-            hold_until_ms,
+            hold_until_ms: pauses.hold_until_ms,
+            silent_until_ms: if now_ms < pauses.silent_until_ms { pauses.silent_until_ms } else { 0 },
             resend_at_ms: now_ms + resend_interval_ms,
             resend_interval_ms,
         };
-        election.propose(own, ground, effects);
+        if !election.is_silent(now_ms) {
+            election.propose(own, ground, effects);
+        }
         election
     }
 
     pub(crate) const fn clock(&self) -> i64 {
         self.clock
+    }
+
+    /// Whether this server keeps out for now.
+    pub(crate) const fn is_silent(&self, now_ms: u64) -> bool {
+        now_ms < self.silent_until_ms
+    }
+
+    /// The silence is over: a round of its own, later than all that were heard of, so that who is still looking answers.
+    fn break_silence(&mut self, now_ms: u64, ground: &Ground<'_>, effects: &mut Vec<Effect>) {
+        self.silent_until_ms = 0;
+        self.clock += 1;
+        self.heard.clear();
+        self.resend_at_ms = now_ms + self.resend_interval_ms;
+        self.propose(self.own, ground, effects);
     }
 
     pub(crate) fn notification(&self, ground: &Ground<'_>) -> Notification {
@@ -182,6 +210,12 @@ impl Election {
         ground: &Ground<'_>,
         effects: &mut Vec<Effect>,
     ) -> Option<Elected> {
+        if self.is_silent(now_ms) {
+            return None;
+        }
+        if self.silent_until_ms != 0 {
+            self.break_silence(now_ms, ground, effects);
+        }
         if now_ms >= self.resend_at_ms {
             self.tell_everybody(ground, effects);
             let longest_ms = ground.config.notification_interval_ms_max;
@@ -200,6 +234,12 @@ impl Election {
         ground: &Ground<'_>,
         effects: &mut Vec<Effect>,
     ) -> Option<Elected> {
+        if self.is_silent(now_ms) {
+            if ground.quorum.place(from).is_some() && notification.state == ServerState::Looking {
+                self.clock = self.clock.max(notification.election_epoch);
+            }
+            return None;
+        }
         if ground.quorum.place(from).is_none() {
             // Who does not vote only wants to know (Q25); who has found a leader does not even that.
             if notification.state == ServerState::Looking {
@@ -372,7 +412,7 @@ mod tests {
         }
 
         fn start(&mut self, own: Vote) -> Election {
-            self.with(|ground, effects| Election::start(0, own, 0, 0, ground, effects))
+            self.with(|ground, effects| Election::start(0, own, Pauses::default(), 0, ground, effects))
         }
 
         fn hear(

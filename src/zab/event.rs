@@ -1,6 +1,6 @@
 //! What can happen to a server, as seen by the order. A closed list: each variant is counted by the driver.
 
-use crate::effect::EpochFile;
+use crate::effect::{EpochFile, Trouble};
 use bytes::Bytes;
 use zkfast_wire::{Epoch, Notification, Packet, ServerId, SessionId, Zxid, quorum::ForwardedRequest};
 
@@ -137,6 +137,12 @@ pub enum Event {
         session: SessionId,
         /// Whether it lives.
         valid: bool,
+    },
+    /// On the leader: the others can do better than this server, and shall. It steps down if they are a quorum without it, and
+    /// keeps out of the next election.
+    GiveUp {
+        /// Why.
+        because: Trouble,
     },
     /// On the leader: a learner's sync has come to the head of that learner's forwarded requests.
     Sync {

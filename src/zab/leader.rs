@@ -730,6 +730,13 @@ impl Leading {
         }
     }
 
+    /// Whether the others are a quorum without this server, and up to date.
+    pub(crate) fn is_dispensable(&self, member: &Member) -> bool {
+        let active = self.links.values().filter(|progress| progress.stage == Stage::Active);
+        let others = active.filter_map(|progress| progress.place).fold(Voters::NONE, Voters::with);
+        self.is_established() && member.quorum.decides(others)
+    }
+
     pub(crate) fn check(&self, member: &Member) {
         if self.is_established() {
             assert!(

@@ -6,7 +6,7 @@ use crate::{
     config::{Config, Recovered},
     deadlines::Deadlines,
     effect::{Effect, EpochFile, Trouble},
-    election::{Ground, Vote},
+    election::{Ground, Pauses, Vote},
     quorum::{Quorum, QuorumError},
     tail::Tail,
 };
@@ -21,6 +21,9 @@ pub(crate) type Outcome = Result<(), Trouble>;
 /// time, up to the most.
 const ROLE_PAUSE_MS_MIN: u64 = 40;
 const ROLE_PAUSE_MS_MAX: u64 = 1000;
+
+/// How long a server keeps out of elections after it has given its leadership up: several times what one takes.
+const SILENCE_MS: u64 = 2000;
 
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -52,6 +55,8 @@ pub(crate) struct Member {
     pub(crate) peers_up: BTreeSet<ServerId>,
     /// Roles taken since clients were served last, and when the last of them began.
     fruitless: (u32, u64),
+    /// Until then it keeps out of elections.
+    silent_until_ms: u64,
     config_text: Bytes,
 }
 
@@ -78,6 +83,7 @@ impl Member {
             election_epoch: 0,
             peers_up: BTreeSet::new(),
             fruitless: (0, 0),
+            silent_until_ms: 0,
         })
     }
 
@@ -91,16 +97,23 @@ impl Member {
         self.fruitless.0 = 0;
     }
 
+    /// The leadership was given up for the good of the others: they have a moment to elect among themselves, or this server,
+    /// whose history is the longest, would be elected again.
+    pub(crate) const fn keep_silent(&mut self, now_ms: u64) {
+        self.silent_until_ms = now_ms + SILENCE_MS;
+    }
+
     /// When the next role may begin.
     ///
     /// A learner that refuses its leader finds the same one again at once, for the others name it as soon as they are
     /// asked: without a pause that is thousands of elections and dials a second on both sides. (Apache's observers
     /// wait 200 ms before each search.) The first new attempt is free: a leader that has just died is replaced by one.
-    pub(crate) fn next_role_ms(&self) -> u64 {
-        match self.fruitless {
+    pub(crate) fn pauses(&self) -> Pauses {
+        let hold_until_ms = match self.fruitless {
             (0 | 1, _) => 0,
             (count, began_ms) => began_ms + (ROLE_PAUSE_MS_MIN << (count - 2).min(16)).min(ROLE_PAUSE_MS_MAX),
-        }
+        };
+        Pauses { hold_until_ms, silent_until_ms: self.silent_until_ms }
     }
 
     pub(crate) fn ground(&self) -> Ground<'_> {

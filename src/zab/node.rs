@@ -239,7 +239,7 @@ fn look(member: &mut Member, because: Trouble, now_ms: u64, effects: &mut Vec<Ef
     effects.push(Effect::Look { because });
     let own = member.own_vote();
     let election =
-        Election::start(member.election_epoch, own, member.next_role_ms(), now_ms, &member.ground(), effects);
+        Election::start(member.election_epoch, own, member.pauses(), now_ms, &member.ground(), effects);
     let mut looking = Looking { election, parked: Vec::new() };
     // A single voter needs no other word.
     match looking.election.tick(now_ms, &member.ground(), effects) {
@@ -324,7 +324,9 @@ fn step_member(
         }
         Event::PeerUp { peer } => {
             member.peers_up.insert(peer);
-            if let MemberState::Looking(looking) = state {
+            if let MemberState::Looking(looking) = state
+                && !looking.election.is_silent(now_ms)
+            {
                 let notification = looking.election.notification(&member.ground());
                 effects.push(Effect::Notify { to: peer, notification });
             }
@@ -348,6 +350,13 @@ fn step_member(
             member.tail.purge(floor);
             Ok(())
         }
+        Event::GiveUp { because } => match state {
+            MemberState::Leading(leading) if leading.is_dispensable(member) => {
+                member.keep_silent(now_ms);
+                Err(because)
+            }
+            MemberState::Looking(_) | MemberState::Leading(_) | MemberState::Learning(_) => Ok(()),
+        },
         Event::Up { link, dialled } => {
             up(member, state, link, dialled, now_ms, effects);
             Ok(())

@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -57,6 +57,10 @@ pub struct Shape {
     pub sync_limit_ticks: Option<u32>,
     /// It runs beside others and waits for no turn.
     pub beside: bool,
+    /// Where each server is, for its clients and the others, if not all are on 127.0.0.1.
+    pub hosts: Vec<Ipv4Addr>,
+    /// Words in front of the command of each server.
+    pub launchers: Vec<Vec<String>>,
 }
 
 /// The proxies through which one server dials another, and the two directions of all their connections.
@@ -153,8 +157,9 @@ impl Cluster {
                 (pair.quorum.port, pair.election.port)
             });
             let is_stranger = index + 1 == self.members.len();
-            let host = self.shape.host.unwrap_or("127.0.0.1");
-            let host = self.shape.stranger.filter(|_| is_stranger).unwrap_or(host);
+            let own = self.shape.hosts.get(index).map(Ipv4Addr::to_string);
+            let host = self.shape.host.map(str::to_owned).or(own).unwrap_or("127.0.0.1".to_owned());
+            let host = self.shape.stranger.filter(|_| is_stranger).map_or(host, str::to_owned);
             let mut line = format!("server.{}={host}:{quorum}:{election}", index + 1);
             if let (Some(host), Some((quorum, election))) = (self.shape.second_host, member.second_ports) {
                 line.push_str(&format!("|{host}:{quorum}:{election}"));
@@ -176,21 +181,48 @@ impl Cluster {
         if self.observes(index) {
             lines.push("peerType=observer".to_owned());
         }
+        if let Some(host) = self.shape.hosts.get(index) {
+            lines.push(format!("clientPortAddress={host}"));
+        }
+        let address = self.address(index);
         let member = &mut self.members[index];
         assert!(member.server.is_none(), "server {} runs already", index + 1);
         let java_flags = self.shape.java_flags.clone();
-        let launcher = self.launcher.clone();
+        let own = self.shape.launchers.get(index).into_iter().flatten();
+        let launcher = self.launcher.iter().chain(own).cloned().collect();
         let settings = Settings { tick_ms: TICK_MS, lines, java_flags, launcher, ..Settings::default() };
         std::fs::create_dir_all(member.home.join("data")).expect("a data directory");
         std::fs::write(member.home.join("data/myid"), format!("{}\n", index + 1)).expect("myid");
-        member.server = Some(Server::launch(member.kind, &member.home, member.client_port, &settings));
+        let mut server = Server::launch(member.kind, &member.home, member.client_port, &settings);
+        server.address = address;
+        member.server = Some(server);
+    }
+
+    /// The same, behind a launcher that has another file system at its data directory; `myid` is the file there.
+    pub fn launch_behind(&mut self, index: usize, launcher: Vec<String>, myid: &Path) {
+        if !myid.exists() {
+            std::fs::write(myid, format!("{}\n", index + 1)).expect("myid");
+        }
+        self.launcher = launcher;
+        self.launch(index);
+        self.launcher = Vec::new();
     }
 
     /// The same, with every word to the kernel written to `trace`.
-    pub fn launch_traced(&mut self, index: usize, trace: &std::path::Path) {
+    pub fn launch_traced(&mut self, index: usize, trace: &Path) {
         self.launcher = crate::trace::launcher(trace);
         self.launch(index);
         self.launcher = Vec::new();
+    }
+
+    /// Its directory, in which the data directory is.
+    pub fn home(&self, index: usize) -> &Path {
+        &self.members[index].home
+    }
+
+    /// Where it listens for learners.
+    pub fn quorum_port(&self, index: usize) -> u16 {
+        self.members[index].quorum_port
     }
 
     /// Where it listens for votes.
@@ -216,7 +248,8 @@ impl Cluster {
 
     /// Where clients connect.
     pub fn address(&self, index: usize) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.members[index].client_port))
+        let host = self.shape.hosts.get(index).copied().unwrap_or(Ipv4Addr::LOCALHOST);
+        SocketAddr::from((host, self.members[index].client_port))
     }
 
     /// Where clients of the whole ensemble connect.

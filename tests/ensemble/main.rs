@@ -10,20 +10,28 @@ mod peers;
 
 mod catch_up;
 mod cluster;
+mod disks;
 mod failover;
 mod guide;
 mod history;
 mod lifetimes;
+mod limits;
 mod load;
 mod local_session;
 mod mixed;
 mod moved;
+mod namespaces;
 mod partition;
 mod proxy;
+mod puppet;
 mod read_only;
 mod rollover;
 mod session;
+mod sessions;
 mod shapes;
+#[allow(dead_code, reason = "the tests of one server use more media")]
+#[path = "../bad_input/small_disk.rs"]
+mod small_disk;
 mod start;
 #[allow(dead_code, reason = "the tests of one server look at more")]
 #[path = "../durability/trace.rs"]

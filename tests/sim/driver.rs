@@ -4,7 +4,7 @@
 use crate::{
     checks::Check,
     plan::Sabotage,
-    world::{Message, What, World},
+    world::{Message, SYNC_LIMIT_TICKS, TICK_MS, What, World},
 };
 use bytes::Bytes;
 use zkfast_wire::{Packet, Zxid, quorum::ForwardedRequest};
@@ -177,6 +177,21 @@ impl World {
         self.after(delay_us, whom, what);
     }
 
+    /// A leader gives up when its disk has completed nothing for syncLimit, as `pipeline/member/upkeep.rs` has it.
+    fn look_after_disk(&mut self, server: usize) -> Check {
+        let now_us = self.now_us;
+        let state = &mut self.servers[server];
+        let synced = state.disk.synced();
+        let is_stuck = synced < state.disk.entries().len();
+        let since = state.stuck_since_us.filter(|(count, _)| is_stuck && *count == synced);
+        state.stuck_since_us = since.or_else(|| is_stuck.then_some((synced, now_us)));
+        let is_over = since.is_some_and(|(_, at_us)| now_us - at_us >= SYNC_LIMIT_TICKS * TICK_MS * 1000);
+        if is_over && self.plan.sabotage != Some(Sabotage::HangIsBorne) {
+            return self.step(server, Event::GiveUp { because: Trouble::DiskHangs });
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, server: usize, through: Zxid) -> Check {
         let state = &mut self.servers[server];
         let (from, to) = (state.applied, state.disk.count_through(through));
@@ -205,6 +220,7 @@ impl World {
                 let whom = self.whom(server);
                 self.after(every_us, whom, What::Tick);
                 self.step(server, Event::Tick)?;
+                self.look_after_disk(server)?;
                 return self.check_isolation(server);
             }
             What::Flushed { generation, epoch, zxid, .. }
@@ -358,6 +374,10 @@ impl World {
 
     /// The driver counted what records and images cost: any place in the history may come of that, also one that is gone.
     fn cheaper(&mut self, server: usize) -> Check {
+        if self.rng.chance(5) {
+            // Or that its disk is full.
+            self.step(server, Event::GiveUp { because: Trouble::DiskFull })?;
+        }
         let entries = self.servers[server].disk.entries();
         let Some(choices) = entries.len().checked_sub(1) else { return Ok(()) };
         let floor = entries[self.rng.below(choices as u64 + 1) as usize].zxid;

@@ -51,7 +51,7 @@ fn every_mutation_is_caught() {
         // Rare ones are looked for where they were found once.
         let from = match mutation {
             Mutation::AcceptedEpochNotSaved => 3_400,
-            Mutation::EpochNotCompared => 1_000,
+            Mutation::EpochNotCompared => 3_000,
             Mutation::EpochAckedTwice => 2_000,
             _ => 0,
         };

@@ -59,6 +59,8 @@ pub enum Sabotage {
     HalfImageTaken,
     /// What an image takes the place of stays in the directory, and nobody looks at it twice (ZOOKEEPER-4925).
     HistoryAcrossImages,
+    /// A leader whose disk hangs is not told to give up (ZOOKEEPER-2247).
+    HangIsBorne,
     /// At the end of an epoch what clients asked is forgotten, and they are not told (S25).
     ForgottenOverEpochs,
     /// What is applied between two epochs is not taken for the answer to anything: it is asked twice.

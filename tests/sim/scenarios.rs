@@ -371,6 +371,17 @@ fn an_isolated_leader_stops(plan: Plan) -> Check {
     story.end()
 }
 
+/// The leader's disk completes nothing any more: another one leads.
+fn a_leader_whose_disk_hangs_hands_over(plan: Plan) -> Check {
+    let mut story = Story::start(plan)?;
+    let old = story.leader();
+    story.hang(old);
+    story.unacknowledged(old, 2)?;
+    story.another_leads(old)?;
+    story.unhang(old);
+    story.end()
+}
+
 /// A follower's client syncs while a write is under way: it must see that write.
 fn a_sync_waits_for_what_was_proposed_before(plan: Plan) -> Check {
     let mut story = Story::start(plan)?;
@@ -381,6 +392,27 @@ fn a_sync_waits_for_what_was_proposed_before(plan: Plan) -> Check {
         story.world.after(round as u64 % 7 * 40, whom, What::Client);
         story.pass(700)?;
     }
+    story.end()
+}
+
+/// A link breaks while proposals are on it, the ends of sessions with their ephemerals among them: the follower gets all
+/// (ZOOKEEPER-2355).
+fn a_broken_link_costs_no_transaction(plan: Plan) -> Check {
+    let mut story = Story::start(Plan { real: true, ..plan })?;
+    let (leader, others) = (story.leader(), story.others());
+    for round in 0..40 {
+        story.ask(leader);
+        story.pass(100)?;
+        if round == 25 {
+            let link = (0..story.world.links.len()).rfind(|link| {
+                story.world.links[*link].ends == [others[0], leader]
+                    && story.world.links[*link].open == [true; 2]
+            });
+            story.world.break_link(link.expect("it follows"));
+        }
+    }
+    story.settle()?;
+    story.write(2)?;
     story.end()
 }
 
@@ -520,6 +552,12 @@ const KNOWN: &[Known] = &[
         broken_by: Driver(Sabotage::ReplayedUnclaimed),
     },
     Known { ids: "2247 Q59", story: an_isolated_leader_stops, broken_by: Zab(Mutation::NeverStepsDown) },
+    Known {
+        ids: "2247",
+        story: a_leader_whose_disk_hangs_hands_over,
+        broken_by: Driver(Sabotage::HangIsBorne),
+    },
+    Known { ids: "2355", story: a_broken_link_costs_no_transaction, broken_by: Zab(Mutation::DiffWithGap) },
     Known {
         ids: "G26 S23",
         story: a_sync_waits_for_what_was_proposed_before,

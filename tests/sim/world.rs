@@ -168,6 +168,8 @@ pub struct Server {
     pub slow_until_us: u64,
     /// How long each flush of the log takes, where a story says so; `u64::MAX`: the disk hangs.
     pub flush_us: Option<u64>,
+    /// The disk has had so many entries, and something to write, since then.
+    pub stuck_since_us: Option<(usize, u64)>,
     pub installing: Option<(LinkId, Zxid)>,
     /// Elected and not able to reach a quorum since then.
     pub alone_since_us: Option<u64>,
@@ -476,6 +478,7 @@ impl Server {
             epochs_free_at_us: 0,
             slow_until_us: 0,
             flush_us: None,
+            stuck_since_us: None,
             installing: None,
             alone_since_us: None,
             clients: Clients::default(),

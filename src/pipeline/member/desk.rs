@@ -83,6 +83,17 @@ impl Asked {
     }
 }
 
+/// Who hears of a transaction that one of this server's clients asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Claim {
+    /// Nobody waits for it.
+    Nobody,
+    /// It is the answer.
+    Answer(Asker),
+    /// The leader made no session (its disk is full): no answer says so but the end of the connection.
+    NotOpened(ConnectionId),
+}
+
 /// A sync of a client of this server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AskedSync {
@@ -169,11 +180,11 @@ impl LearnerDesk {
         (self.forwarded.len() + self.syncs.len(), self.forwarded_bytes)
     }
 
-    /// Takes the oldest request, if the transaction came of it: who asked, unless nobody waits. The leader orders a
-    /// learner's requests as they come and each becomes one transaction (Q45).
-    pub(super) fn claim(&mut self, header: &TxnHeader) -> Option<Option<Asker>> {
+    /// Takes the oldest request, if the transaction came of it. The leader orders a learner's requests as they come and each
+    /// becomes one transaction (Q45).
+    pub(super) fn claim(&mut self, header: &TxnHeader) -> Option<Claim> {
         let claimed = self.forwarded.pop_front_if(|oldest| oldest.became(header))?;
-        Some(self.claimed(&claimed))
+        Some(self.claimed(&claimed, header))
     }
 
     /// Takes a younger request, if the transaction came of that. What was asked before it will not become a transaction
@@ -181,18 +192,22 @@ impl LearnerDesk {
     ///
     /// Apache's leader drops a request that it stumbles over (a multi without a path, for one): to go on waiting for it
     /// would be to answer nobody ever after.
-    pub(super) fn claim_later(&mut self, header: &TxnHeader) -> Option<(Vec<Asker>, Option<Asker>)> {
+    pub(super) fn claim_later(&mut self, header: &TxnHeader) -> Option<(Vec<Asker>, Claim)> {
         let place = self.forwarded.iter().position(|asked| asked.became(header))?;
-        let dropped: Vec<Asked> = self.forwarded.drain(..place).collect();
-        let dropped = dropped.iter().filter_map(|asked| self.claimed(asked)).collect();
+        let passed_over: Vec<Asked> = self.forwarded.drain(..place).collect();
+        passed_over.iter().for_each(|asked| _ = self.claimed(asked, header));
         let claimed = self.forwarded.pop_front().expect("found above");
-        Some((dropped, self.claimed(&claimed)))
+        let askers = passed_over.iter().filter_map(Asked::asker).collect();
+        Some((askers, self.claimed(&claimed, header)))
     }
 
-    fn claimed(&mut self, asked: &Asked) -> Option<Asker> {
+    fn claimed(&mut self, asked: &Asked, header: &TxnHeader) -> Claim {
         self.forwarded_bytes -= asked.body_bytes();
         self.answered_count += 1;
-        asked.asker()
+        match asked {
+            Asked::Open { connection, .. } if header.kind == OpCode::Error => Claim::NotOpened(*connection),
+            _ => asked.asker().map_or(Claim::Nobody, Claim::Answer),
+        }
     }
 
     pub(super) fn list(&mut self, asker: Asker, session: SessionId, what: Listed) {
@@ -415,9 +430,9 @@ mod tests {
         desk.list(asker(2, 8), SessionId(2), Listed::LocalClosed);
         assert_eq!(desk.claim(&header(2, 7)), None, "not the oldest");
         assert_eq!(desk.claim(&header(1, 6)), None, "another request of the session, through another server");
-        assert_eq!(desk.claim(&header(1, 7)), Some(Some(asker(1, 7))));
+        assert_eq!(desk.claim(&header(1, 7)), Some(Claim::Answer(asker(1, 7))));
         assert!(!desk.has_ready_list());
-        assert_eq!(desk.claim(&header(2, 7)), Some(Some(asker(2, 7))));
+        assert_eq!(desk.claim(&header(2, 7)), Some(Claim::Answer(asker(2, 7))));
         assert_eq!(desk.load(), (0, 0));
         assert_eq!(desk.ready_list().map(|list| list.asker), Some(asker(2, 8)));
     }
@@ -433,10 +448,10 @@ mod tests {
         assert_eq!(desk.claim_later(&header(9, 7)), None, "of another server");
         assert_eq!(desk.load(), (4, 40));
         let passed_over = vec![asker(1, 7), asker(2, 7)];
-        assert_eq!(desk.claim_later(&header(3, 7)), Some((passed_over, Some(asker(3, 7)))));
+        assert_eq!(desk.claim_later(&header(3, 7)), Some((passed_over, Claim::Answer(asker(3, 7)))));
         assert_eq!(desk.load(), (1, 10));
         assert!(!desk.has_ready_list(), "it came behind all of them");
-        assert_eq!(desk.claim(&header(4, 7)), Some(Some(asker(4, 7))));
+        assert_eq!(desk.claim(&header(4, 7)), Some(Claim::Answer(asker(4, 7))));
         assert!(desk.has_ready_list());
 
         // Who opens a session is not answered by the end of one.
@@ -444,7 +459,12 @@ mod tests {
         desk.forward(Asked::Open { session: SessionId(5), connection, timeout_ms: 1 });
         let end = TxnHeader { kind: OpCode::CloseSession, ..header(5, 0) };
         assert_eq!((desk.claim(&end), desk.claim_later(&end)), (None, None));
-        assert!(desk.claim(&TxnHeader { kind: OpCode::CreateSession, ..header(5, 0) }).is_some());
+        let made = TxnHeader { kind: OpCode::CreateSession, ..header(5, 0) };
+        assert_eq!(desk.claim(&made), Some(Claim::Answer(asker(5, 0))));
+        // A leader whose disk is full makes none.
+        desk.forward(Asked::Open { session: SessionId(5), connection, timeout_ms: 1 });
+        let refused = TxnHeader { kind: OpCode::Error, ..header(5, 0) };
+        assert_eq!(desk.claim(&refused), Some(Claim::NotOpened(connection)));
     }
 
     /// Danger (S25): at the end of an epoch a request is asked a second time, left out, or overtaken by a later one.
@@ -460,7 +480,7 @@ mod tests {
         let open = Asked::Open { session: SessionId(5), connection: asker(9, 0).connection, timeout_ms: 7 };
         desk.forward(open);
         assert_eq!(desk.synced_before(&header(1, 1)), None);
-        assert_eq!(desk.claim(&header(1, 1)), Some(Some(asker(1, 1))));
+        assert_eq!(desk.claim(&header(1, 1)), Some(Claim::Answer(asker(1, 1))));
         assert_eq!(desk.synced_before(&header(2, 3)), None, "somebody else's");
         let create = OpCode::CreateSession.to_i32();
         let expected = [

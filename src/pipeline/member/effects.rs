@@ -84,7 +84,12 @@ impl Pipeline {
                 self.link_is_gone(link);
                 self.links().close(link);
             }
-            Effect::Send { link, packet } => self.links().send(link, &packet),
+            Effect::Send { link, packet } => {
+                if matches!(packet, Packet::Diff { .. } | Packet::Trunc { .. }) {
+                    self.the_member().standing.diffs_sent += 1;
+                }
+                self.links().send(link, &packet);
+            }
             Effect::SendAcks { link, first, last } => {
                 assert!(last <= self.log.durable().max(self.node.committed()), "an ACK comes after the disk");
                 self.links().send_acks(link, first, last);
@@ -99,7 +104,10 @@ impl Pipeline {
             Effect::SendHistory { link, after, through, committed } => {
                 self.send_history(link, after, through, committed);
             }
-            Effect::SendSnapshot { link, zxid } => self.send_snapshot(link, zxid),
+            Effect::SendSnapshot { link, zxid } => {
+                self.the_member().standing.images_sent += 1;
+                self.send_snapshot(link, zxid);
+            }
             Effect::Notify { to, notification } => self.links().notify(to, notification),
             Effect::Serve { service, epoch } => self.serve(service, epoch),
             Effect::StopServing if self.is_suspended() => {
@@ -124,6 +132,7 @@ impl Pipeline {
             Effect::Touched { link, data } => self.touch_forwarded(link, &data),
             Effect::Request { link, request } => self.take_request(link, request),
             Effect::RevalidateAsked { link, session, timeout_ms } => {
+                self.the_member().standing.revalidations += 1;
                 self.answer_revalidation(link, session, timeout_ms);
             }
             Effect::Revalidated { session, valid } => self.revalidated(session, valid),
@@ -145,7 +154,7 @@ impl Pipeline {
         // A leader's own proposal waits already, with the one who asked.
         if self.pending.back().is_none_or(|last| last.zxid < zxid) {
             self.snapshots.count(record.len());
-            self.counters.appended.increment();
+            self.counters.learner_proposals.increment();
             self.counters.record_bytes.note(record.len() as u64);
             self.pending.push_back(Pending { zxid, record: record.clone(), asker: None });
         }
@@ -207,6 +216,7 @@ impl Pipeline {
 
     fn note_look(&mut self, because: Trouble) {
         log::info!("looking for a leader: {because}");
+        self.the_member().standing.begin_search();
         self.show_standing();
     }
 }

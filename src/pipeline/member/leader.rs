@@ -62,8 +62,9 @@ impl Pipeline {
             Err(_) => Err(ErrorCode::MARSHALLING_ERROR),
         };
         self.await_reserve(request.body.len());
+        let is_short = self.is_short_of_space();
         match (op, decoded) {
-            (OpCode::CreateSession, Ok(Request::CreateSession(timeout_ms))) if !self.log.space_is_low() => {
+            (OpCode::CreateSession, Ok(Request::CreateSession(timeout_ms))) if !is_short => {
                 let now_ms = self.clock.now_ms();
                 self.sessions.track(session, *timeout_ms, now_ms);
                 self.the_member().leader.own(session, owner);
@@ -74,7 +75,8 @@ impl Pipeline {
                 self.propose(None, session, cxid, op, decoded, &request.identities);
                 self.sessions.closing(session);
             }
-            _ if self.log.space_is_low() => {
+            _ if is_short => {
+                self.counters.refused_for_space.increment();
                 self.propose(None, session, cxid, op, Err(ErrorCode::SYSTEM_ERROR), &[]);
             }
             _ if !self.may_speak(session, owner) => {

@@ -3,7 +3,7 @@
 
 use super::{
     Pipeline,
-    desk::{Asked, List, Listed},
+    desk::{Asked, Claim, List, Listed},
 };
 use crate::{
     config::limits,
@@ -96,14 +96,14 @@ impl Pipeline {
 
     /// Who asked for a transaction that has just been applied, if a client of this server did.
     pub(in crate::pipeline) fn claim(&mut self, header: &TxnHeader) -> Option<Asker> {
-        if let Some(asker) = self.the_member().learner.claim(header) {
-            return asker;
+        if let Some(claim) = self.the_member().learner.claim(header) {
+            return self.answered_by(claim, header.session);
         }
         // Nearly always it was asked through another server, and the session is not here.
         if !self.sessions.is_connected(header.session) {
             return None;
         }
-        let (passed_over, asker) = self.the_member().learner.claim_later(header)?;
+        let (passed_over, claim) = self.the_member().learner.claim_later(header)?;
         log::warn!(
             "the leader did not order {} requests of this server's clients: closing their connections",
             passed_over.len()
@@ -113,7 +113,21 @@ impl Pipeline {
             let delivery = Delivery::Close { connection, reason: CloseReason::PassedOver };
             self.cores[usize::from(connection.core)].push_and_kick(delivery);
         }
-        asker
+        self.answered_by(claim, header.session)
+    }
+
+    fn answered_by(&mut self, claim: Claim, session: SessionId) -> Option<Asker> {
+        match claim {
+            Claim::Nobody => None,
+            Claim::Answer(asker) => Some(asker),
+            Claim::NotOpened(connection) => {
+                self.sessions.forget(session);
+                self.push_batch();
+                let delivery = Delivery::Close { connection, reason: CloseReason::NoSpace };
+                self.cores[usize::from(connection.core)].push_and_kick(delivery);
+                None
+            }
+        }
     }
 
     pub(in crate::pipeline) fn has_ready_list(&self) -> bool {

@@ -17,7 +17,8 @@
 //! [`learner`] and [`leader`] requests of clients in either role; [`local`] sessions that only this server knows;
 //! [`read_only`] reads without a leader; [`desk`] who waits for what; [`service`] when clients
 //! are served; [`suspension`] clients kept over the end of an epoch;
-//! [`window`] records at hand; [`depth`] how much there is to send, [`pace`] how fast; [`sources`] bytes for learners; [`standing`] what status commands tell.
+//! [`window`] records at hand; [`depth`] how much there is to send, [`pace`] how fast; [`sources`] bytes for learners; [`upkeep`] a leader whose disk
+//! takes nothing; [`standing`] what status commands tell.
 
 mod depth;
 mod desk;
@@ -35,6 +36,7 @@ mod service;
 mod sources;
 mod standing;
 mod suspension;
+mod upkeep;
 mod window;
 
 use super::{CoreLanes, Duty, Pipeline, PipelineOptions, SLEEP_MAX, StopFlag};
@@ -153,6 +155,7 @@ pub(super) struct Member {
     /// When what waits for the next one must be written.
     flush_at_ms: u64,
     standing: standing::Standing,
+    disk: upkeep::DiskWatch,
 }
 
 /// Ends the process: going on could acknowledge what is not there (house rule 16). The log of the start after it tells
@@ -240,6 +243,7 @@ impl Pipeline {
             flushed_ms: 0,
             flush_at_ms: u64::MAX,
             standing: standing::Standing::new(now_ms),
+            disk: upkeep::DiskWatch::default(),
             options: member,
         }));
         this.publish();
@@ -372,6 +376,7 @@ impl Pipeline {
             self.tell_cheap_from();
             self.step(Event::Tick);
             self.look_after_suspension();
+            self.look_after_disk();
             self.look_for_read_only();
             let next_ms = now_ms + self.node.tick_every_ms();
             self.the_member().node_tick_ms = next_ms;

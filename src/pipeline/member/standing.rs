@@ -3,7 +3,7 @@
 use super::Pipeline;
 use crate::{
     pipeline::Duty,
-    status::picture::{LeaderPicture, Mode, QuorumPicture},
+    status::picture::{LeaderPicture, Mode, QuorumPicture, Spans},
 };
 use zkfast_wire::ensemble::PeerAddress;
 use zkfast_zab::Role;
@@ -15,14 +15,33 @@ pub(super) struct Standing {
     looking_ms: u64,
     /// The present role.
     served_ms: u64,
-    /// How long the last search took until clients were served.
-    election_ms: u64,
     is_looking: bool,
+    searches: u64,
+    elections: Spans,
+    elections_won: Spans,
+    pub(super) diffs_sent: u64,
+    pub(super) images_sent: u64,
+    pub(super) revalidations: u64,
 }
 
 impl Standing {
-    pub(super) const fn new(now_ms: u64) -> Self {
-        Self { looking_ms: now_ms, served_ms: now_ms, election_ms: 0, is_looking: true }
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self {
+            looking_ms: now_ms,
+            served_ms: now_ms,
+            is_looking: true,
+            searches: 0,
+            elections: Spans::default(),
+            elections_won: Spans::default(),
+            diffs_sent: 0,
+            images_sent: 0,
+            revalidations: 0,
+        }
+    }
+
+    /// A search for a leader begins.
+    pub(super) const fn begin_search(&mut self) {
+        self.searches += 1;
     }
 }
 
@@ -30,10 +49,15 @@ impl Pipeline {
     /// A role has come to stand.
     pub(super) fn begin_standing(&mut self) {
         let now_ms = self.clock.now_ms();
+        let leads = self.duty == Duty::Orders;
         let standing = &mut self.the_member().standing;
         standing.served_ms = now_ms;
         if std::mem::take(&mut standing.is_looking) {
-            standing.election_ms = now_ms.saturating_sub(standing.looking_ms);
+            let election_ms = now_ms.saturating_sub(standing.looking_ms);
+            standing.elections.note(election_ms);
+            if leads {
+                standing.elections_won.note(election_ms);
+            }
         }
         self.show_standing();
     }
@@ -95,7 +119,16 @@ impl Pipeline {
             membership: ensemble.to_string(),
             synced_observers: self.node.learners().synced_observers as u64,
             leader,
-            election_ms: member.standing.election_ms,
+            observed: match role {
+                Role::Observing { leader, .. } => Some(leader),
+                _ => None,
+            },
+            searches: member.standing.searches,
+            elections: member.standing.elections,
+            elections_won: member.standing.elections_won,
+            diffs_sent: member.standing.diffs_sent,
+            images_sent: member.standing.images_sent,
+            revalidations: member.standing.revalidations,
             epoch: self.node.epoch().0,
         };
         member.options.board.set_quorum(mode, picture);

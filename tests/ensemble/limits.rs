@@ -1,0 +1,251 @@
+//! The times after which waiting ends: `initLimit`, `syncLimit`, `connectToLearnerMasterLimit`, `cnxTimeout` (rows Q5, Q17,
+//! Q46, Q58), and a leader that drops what it was asked (Q45). The other servers are puppets of the test.
+
+use crate::{
+    cluster::{Cluster, Shape, TICK_MS},
+    peers::{Client, DEADLINE, Kind, client},
+    puppet::{DeafPort, Leader, Link, Voter},
+};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    time::{Duration, Instant},
+};
+use zkfast_wire::{Acl, OpCode, Packet, vote::ServerState};
+
+/// A limit that the test is about, in ticks; all others are far longer.
+const SHORT_TICKS: u32 = 3;
+const LONG_TICKS: u32 = 200;
+
+fn shape(short: &str) -> Shape {
+    let ticks = |name: &str| if name == short { SHORT_TICKS } else { LONG_TICKS };
+    let names = ["initLimit", "syncLimit", "connectToLearnerMasterLimit"];
+    let mut lines: Vec<String> = names.iter().map(|name| format!("{name}={}", ticks(name))).collect();
+    lines.push("cnxTimeout=300".to_owned());
+    Shape { lines, ..Shape::default() }
+}
+
+fn limit() -> Duration {
+    Duration::from_millis(u64::from(SHORT_TICKS * TICK_MS))
+}
+
+/// What waited for the limit ended with it: not before, and not only with one of the long ones.
+#[track_caller]
+fn assert_limited(time: Duration) {
+    println!("ended after {time:.2?}, the limit is {:.2?}", limit());
+    assert!(time >= limit(), "after {time:?}, before the limit");
+    assert!(time < limit() * (LONG_TICKS / SHORT_TICKS) / 4, "after {time:?}, long after the limit");
+}
+
+/// Server 1 is real; 2 and 3 are puppets that say that 3 leads.
+struct Stage {
+    cluster: Cluster,
+    /// Kept open.
+    _second: Voter,
+    third: Voter,
+    quorum_port: Option<TcpListener>,
+    /// When the votes that name the leader were about to be said.
+    voted: Instant,
+}
+
+impl Stage {
+    /// `is_deaf`: the leader's quorum port takes no connection.
+    fn set(shape: Shape, is_deaf: bool) -> (Self, Option<DeafPort>) {
+        let mut cluster = Cluster::new(&[Kind::Zkfast; 3], shape);
+        let port = cluster.quorum_port(2);
+        let deaf = is_deaf.then(|| DeafPort::at(port));
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+        let quorum_port = (!is_deaf).then(listen);
+        cluster.launch(0);
+        let mut second = Voter::call(2, cluster.election_port(0));
+        let mut third = Voter::call(3, cluster.election_port(0));
+        let voted = Instant::now();
+        second.settled(ServerState::Following, 3, 1);
+        third.settled(ServerState::Leading, 3, 1);
+        (Self { cluster, _second: second, third, quorum_port, voted }, deaf)
+    }
+
+    /// The connection of the learner.
+    fn link(&self) -> Link {
+        Link::accept(self.quorum_port.as_ref().expect("a quorum port"))
+    }
+
+    /// The learner follows.
+    fn lead(&self) -> Leader {
+        Leader::lead(self.link(), 1)
+    }
+}
+
+/// Q46. Danger: a leader that took the connection and says nothing keeps its learner for ever.
+#[test]
+fn a_leader_that_says_nothing_is_left_after_init_limit() {
+    let (mut stage, _) = Stage::set(shape("initLimit"), false);
+    let link = stage.link();
+    let round = stage.third.hears(DEADLINE).map_or(0, |heard| heard.election_epoch);
+    stage.third.await_search(round);
+    assert_limited(stage.voted.elapsed());
+    stage.cluster.server(0).await_log(&["looking for a leader", "nothing heard in time"]);
+    drop(link);
+}
+
+/// Q46. Danger: a leader whose host drops packets is dialled for all of initLimit, though the configuration says less.
+#[test]
+fn a_leader_out_of_reach_is_given_up_after_its_own_limit() {
+    let (mut stage, _deaf) = Stage::set(shape("connectToLearnerMasterLimit"), true);
+    let round = stage.third.hears(DEADLINE).map_or(0, |heard| heard.election_epoch);
+    stage.third.await_search(round);
+    assert_limited(stage.voted.elapsed());
+}
+
+/// Q17. Danger: a peer whose host drops packets is waited for, and nobody is told.
+#[test]
+fn an_election_peer_out_of_reach_is_given_up_after_its_own_limit() {
+    let mut cluster = Cluster::new(&[Kind::Zkfast; 3], shape("none"));
+    let _deaf = DeafPort::at(cluster.election_port(2));
+    cluster.launch(0);
+    cluster.server(0).await_log(&["server 3", "nothing answered within 300 ms"]);
+    // The others are none the worse for it.
+    cluster.launch(1);
+    cluster.await_all();
+}
+
+/// Q58. Danger: a leader that is gone without a word is followed on, and clients are served what is old.
+#[test]
+fn a_leader_that_falls_silent_is_left_after_sync_limit() {
+    let (mut stage, _) = Stage::set(shape("syncLimit"), false);
+    let mut leader = stage.lead();
+    stage.cluster.await_modes("a follower", |modes| modes[0].as_deref() == Some("follower"));
+    let mut round = 0;
+    // For twice the limit it says that it is there; nothing is heard of a search meanwhile.
+    let begun = Instant::now();
+    while begun.elapsed() < limit() * 2 {
+        leader.ping();
+        leader.link.expect("PING", |packet| matches!(packet, Packet::Ping { .. }).then_some(()));
+        if let Some(heard) = stage.third.hears(limit() / 5) {
+            assert!(round == 0 || heard.election_epoch == round, "it looks for another one: {heard:?}");
+            round = heard.election_epoch;
+        }
+    }
+    let begun = Instant::now();
+    leader.ping();
+    stage.third.await_search(round);
+    assert_limited(begun.elapsed());
+    assert_eq!(stage.cluster.modes()[0], None, "nobody is served any more");
+}
+
+/// Q58. Danger: a learner that is stuck keeps its place for ever, or costs the others something.
+#[test]
+fn a_learner_that_is_stuck_is_closed_and_the_others_go_on() {
+    let ensemble = |short: &str| {
+        let mut cluster = Cluster::new(&[Kind::Zkfast; 3], shape(short));
+        cluster.launch(0);
+        cluster.launch(1);
+        cluster.await_all();
+        cluster
+    };
+    let pings = |packet: Packet| matches!(packet, Packet::Ping { .. }).then_some(packet);
+    let answered = |packet: Packet| match packet {
+        Packet::Ping { zxid, .. } => Some(Packet::Ping { zxid, touched: Some(bytes::Bytes::new()) }),
+        _ => None,
+    };
+
+    let cluster = ensemble("initLimit");
+    let port = cluster.quorum_port(cluster.leader());
+    let begun = Instant::now();
+    let mut mute = Link::dial(port);
+    assert_limited(mute.until_closed(begun, |_| None));
+    let begun = Instant::now();
+    let mut learner = Link::dial(port);
+    learner.join(3);
+    // It takes longer than initLimit to synchronise.
+    assert_limited(learner.until_closed(begun, |_| None));
+    drop(cluster);
+
+    let cluster = ensemble("syncLimit");
+    let port = cluster.quorum_port(cluster.leader());
+    let mut writer = cluster.server(cluster.leader()).client(20_000);
+    let active = || {
+        let mut learner = Link::dial(port);
+        let epoch = learner.join(3);
+        learner.say(&Packet::Ack { zxid: zkfast_wire::Zxid::new(epoch, 0) });
+        learner.expect("UPTODATE", |packet| matches!(packet, Packet::UpToDate).then_some(()));
+        learner
+    };
+    let begun = Instant::now();
+    let mut silent = active();
+    writer.create("/beside-a-silent-learner", b"", 0).expect("a quorum is there");
+    assert_limited(silent.until_closed(begun, |_| None));
+    let mut lagging = active();
+    let begun = Instant::now();
+    writer.create("/beside-a-lagging-learner", b"", 0).expect("a quorum is there");
+    // It answers, and acknowledges nothing.
+    assert_limited(lagging.until_closed(begun, |packet| pings(packet).and_then(answered)));
+    writer.create("/behind-both", b"", 0).expect("a quorum is there");
+    writer.close();
+}
+
+/// ZOOKEEPER-3531. Danger: the leader holds something while it sends an image to a learner that does not read, and everybody
+/// waits for both.
+#[test]
+fn zookeeper_3531_a_learner_that_does_not_read_its_image_keeps_nobody_waiting() {
+    let mut cluster = Cluster::new(&[Kind::Zkfast; 3], shape("none"));
+    cluster.launch(0);
+    cluster.launch(1);
+    cluster.await_all();
+    let mut writer = cluster.server(cluster.leader()).client(20_000);
+    // Far more than the sockets between hold.
+    for number in 0..24 {
+        writer.create(&format!("/long-{number}"), &vec![b'l'; 900_000], 0).expect("a node");
+    }
+    let mut learner = Link::dial(cluster.quorum_port(cluster.leader()));
+    learner.ask_for_an_image(3);
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    for number in 0..200 {
+        let asked = Instant::now();
+        writer.create(&format!("/meanwhile-{number}"), b"", 0).expect("a node");
+        longest = longest.max(asked.elapsed());
+    }
+    println!(
+        "200 writes beside a learner that does not read: {:.2?}, longest {longest:.2?}",
+        begun.elapsed()
+    );
+    assert!(learner.is_open(), "it may be slow");
+    writer.close();
+}
+
+/// Q45. Danger: a leader drops a request, as Apache's does with what it stumbles over, and whoever asks anything behind it
+/// on the same server waits for ever.
+#[test]
+fn what_the_leader_passes_over_costs_its_own_client_alone() {
+    let (stage, _) = Stage::set(shape("none"), false);
+    let mut leader = stage.lead();
+    stage.cluster.await_modes("a follower", |modes| modes[0].as_deref() == Some("follower"));
+    let address = stage.cluster.address(0);
+    let mut open = || {
+        let stream = std::thread::spawn(move || Client::connect(address, 20_000));
+        let request = leader.request();
+        leader.order(&request);
+        stream.join().expect("a session")
+    };
+    let (mut passed_over, mut other) = (open(), open());
+
+    // What no leader could read is refused here.
+    let code = passed_over.call(OpCode::Multi, &client::multi_without_path()).map(|_| ());
+    assert_eq!(code, Err(zkfast_wire::ErrorCode::MARSHALLING_ERROR.0));
+
+    let create = |path: &str| client::create(path, Some(b""), &[Acl::OPEN], 0);
+    passed_over.submit(OpCode::Create, &create("/dropped"));
+    passed_over.flush().expect("a connection");
+    let dropped = leader.request();
+    let wanted = other.submit(OpCode::Create, &create("/ordered"));
+    other.submit(OpCode::Create, &create("/behind"));
+    other.flush().expect("a connection");
+    let ordered = leader.request();
+    assert_eq!((dropped.session, ordered.session), (passed_over.session, other.session));
+    leader.order(&ordered);
+    other.reply(wanted).expect("the answer of the one that was ordered");
+    let behind = leader.request();
+    leader.order(&behind);
+    other.reply(wanted + 1).expect("and of what came behind it");
+    assert!(passed_over.next().is_none(), "the other's connection ends, so that its client asks again");
+}
