@@ -14,14 +14,16 @@
 //! ```
 //!
 //! A failure prints the seed, the difference, and the shortest stream found that still shows it.
-//! Long runs without an unexplained difference, on two shared cores. Those against 3.8.0 on 2026-11-23 with
-//! `ZKFAST_STREAM_OPERATIONS=420`, and `ZKFAST_STREAMS=50` from `ZKFAST_SEED=1`, 51, 101, 151 and 201, a minute each;
-//! that against 3.9.5 the day before, when streams had no themes, with 250 from seed 1:
+//! Long runs without an unexplained difference, on two shared cores, 2026-11-23. Against 3.8.0 with
+//! `ZKFAST_STREAM_OPERATIONS=420`, and `ZKFAST_STREAMS=50` from `ZKFAST_SEED=1`, 51, 101, 151 and 201, 40 s each, and with
+//! 300 and `ZKFAST_ENSEMBLE_STREAMS=25` from 201, 226, 251 and 276; against 3.9.5 from seed 1 with 300 (one server) and 250:
 //!
-//! | server | streams | operations | refused | events | sessions that came again, of them while connected | expired |
+//! | servers | streams | operations | refused | events | sessions that came again, of them while connected, to another server | expired |
 //! |---|---|---|---|---|---|---|
-//! | Apache 3.8.0 | 250 | 106,221 | 34,310 | 35,088 | 1,221, 493 | 43 |
-//! | Apache 3.9.5 | 250 | 106,398 | 42,993 | 32,862 | 1,147, 424 | 56 |
+//! | 1 of Apache 3.8.0 | 250 | 106,221 | 34,246 | 35,088 | 1,221, 493, - | 43 |
+//! | 3 of Apache 3.8.0 | 100 | 30,511 | 8,952 | 10,293 | 364, 139, 228 | 21 |
+//! | 1 of Apache 3.9.5 | 60 | 18,331 | 6,758 | 8,911 | 234, 95, - | 9 |
+//! | 3 of Apache 3.9.5 | 24 | 6,118 | 2,288 | 2,819 | 76, 32, 46 | 5 |
 //!
 //! It was seen to fail for small breaks of zkfast, and to shorten the stream to a few steps. Of 106, made one by one in the
 //! tree, the client cores and the codec, the 20 streams of a default run see 79: in the order of checks, in permissions
