@@ -231,6 +231,15 @@ pub const EXCEPTIONS: &[Exception] = &[
         what: "a first frame of more than 1,024 bytes is no handshake: the connection ends",
     },
     Exception {
+        id: "read-only-resume",
+        ticket: "a read-only server of Apache's says of a session that it does not know that it has expired, although it may live \
+                 with the others",
+        until: None,
+        avoided: true,
+        what: "a read-only server closes without a word who names a session that is none of its own (rows C7, S16): the client \
+               asks the next server",
+    },
+    Exception {
         id: "multi-read-bound",
         ticket: "Apache gathers the results of a multiRead without a bound",
         until: None,

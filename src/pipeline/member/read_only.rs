@@ -68,6 +68,8 @@ impl Pipeline {
                 let delivery = Delivery::NotReadOnly { connection };
                 self.cores[usize::from(connection.core)].push_and_kick(delivery);
             }
+            // Apache tells who names a session that it does not know that it has expired (`ReadOnlyZooKeeperServer`,
+            // validateSession). But it may be one that the others made since this server lost them.
             Submission::ResumeSession { connection, .. } => {
                 let delivery = Delivery::Close { connection, reason: CloseReason::ReadOnly };
                 self.cores[usize::from(connection.core)].push_and_kick(delivery);
