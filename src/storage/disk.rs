@@ -49,6 +49,8 @@ pub trait Directory: Send + 'static {
     fn create(&mut self, name: &str) -> io::Result<Self::File>;
     /// Makes sure that the first `bytes` bytes of the file have room on the disk; they read as zeros.
     fn reserve(&mut self, file: &Self::File, bytes: u64) -> io::Result<()>;
+    /// Bytes that the file system has left for this process; quotas are not seen.
+    fn free_bytes(&self) -> io::Result<u64>;
     /// Writes the file header, durably.
     fn write_header(&mut self, file: &Self::File) -> io::Result<()>;
     /// Writes zeros; not durable before `sync`. Whole blocks, at most [`ZERO_CHUNK_BYTES`].
@@ -206,6 +208,11 @@ impl Directory for LogDirectory {
             }
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::fstatvfs(&self.names)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn write_header(&mut self, file: &Self::File) -> io::Result<()> {

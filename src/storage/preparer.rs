@@ -39,6 +39,11 @@ const ANSWERS_MAX: usize = 16;
 /// Least size of a segment: one that cannot hold a few batches would be rolled at every flush.
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
 
+/// Bytes that a disk must have left behind the next segment for the one in use to grow past its end, or to be handed over
+/// before it has its zeros: many times what is written in the milliseconds until the next one comes. The size of the
+/// segment tells nothing: a small one (`preAllocSize`) fits into the last corner of a disk.
+const GROWTH_BYTES: u64 = 64 << 20;
+
 /// How long to wait before asking again for space that was not there.
 const SPACE_RETRY: Duration = Duration::from_millis(500);
 
@@ -98,8 +103,8 @@ pub struct Shared<F> {
     wanted: AtomicBool,
     /// There was no room for the next segment.
     space_is_low: AtomicBool,
-    /// The next segment has its room, all that it should have, or it is not for want of room that there is none: the one
-    /// in use may grow past its end until it comes.
+    /// The next segment has its room and the disk more ([`GROWTH_BYTES`]), or it is not for want of room that there is none:
+    /// the one in use may grow past its end until it comes.
     may_grow: AtomicBool,
     /// The writer may sleep: wake it with the next answer.
     wake_wanted: AtomicBool,
@@ -193,6 +198,8 @@ pub struct Preparer<D: Directory> {
     stage: Stage<D::File>,
     segment_bytes: u64,
     next_sequence: u64,
+    /// When the next segment was made there was room for [`GROWTH_BYTES`] more.
+    is_roomy: bool,
     /// There was no file descriptor for the next segment, and that was said.
     lacks_files: bool,
 }
@@ -230,7 +237,15 @@ impl<D: Directory> Preparer<D> {
     pub fn new(directory: D, shared: Arc<Shared<D::File>>, segment_bytes: u64) -> Self {
         assert!(segment_bytes.is_multiple_of(BLOCK_BYTES as u64));
         let stage = Stage::Absent { not_before: None };
-        Self { directory, shared, stage, segment_bytes, next_sequence: 0, lacks_files: false }
+        Self {
+            directory,
+            shared,
+            stage,
+            segment_bytes,
+            next_sequence: 0,
+            is_roomy: false,
+            lacks_files: false,
+        }
     }
 
     /// Makes the first segment, zero-written up to `zeroed_bytes`, while the server starts.
@@ -333,8 +348,8 @@ impl<D: Directory> Preparer<D> {
             }
             Stage::Absent { .. } => match self.create() {
                 Ok(segment) => {
-                    let is_whole = segment.reserved_bytes == self.segment_bytes;
-                    self.shared.may_grow.store(is_whole, Ordering::Relaxed);
+                    self.is_roomy = self.directory.free_bytes().is_ok_and(|free| free >= GROWTH_BYTES);
+                    self.shared.may_grow.store(self.is_roomy, Ordering::Relaxed);
                     self.shared.space_is_low.store(false, Ordering::Relaxed);
                     self.lacks_files = false;
                     self.stage = Stage::Zeroing(segment);
@@ -366,7 +381,7 @@ impl<D: Directory> Preparer<D> {
                 let is_wanted = self.shared.wanted.load(Ordering::Relaxed);
                 // On a disk that is nearly full a write into space without zeros may fail for want of a block to note them
                 // in, and the log with it: such a segment is zeroed first.
-                let may_lack_zeros = segment.reserved_bytes == self.segment_bytes;
+                let may_lack_zeros = self.is_roomy;
                 if is_wanted && may_lack_zeros || segment.zeroed_bytes == segment.reserved_bytes {
                     return self.hand_over(segment, is_wanted && may_lack_zeros);
                 }

@@ -337,6 +337,10 @@ impl Directory for SimulatedDirectory {
         Ok(())
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(if self.0.state().is_full { 0 } else { u64::MAX })
+    }
+
     fn write_header(&mut self, file: &SimulatedFile) -> io::Result<()> {
         let mut block = vec![0; BLOCK_BYTES];
         block[..LOG_HEADER.len()].copy_from_slice(&LOG_HEADER);
