@@ -454,3 +454,87 @@ impl<D: Directory> Preparer<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with so many bytes left behind what was reserved.
+    struct Disk {
+        free_bytes: u64,
+    }
+
+    impl Directory for Disk {
+        type File = ();
+
+        fn create(&mut self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn reserve(&mut self, (): &(), _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn free_bytes(&self) -> io::Result<u64> {
+            Ok(self.free_bytes)
+        }
+
+        fn write_header(&mut self, (): &()) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_zeros(&mut self, (): &(), _: u64, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&mut self, (): &()) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn trim(&mut self, (): &(), _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn rename(&mut self, _: &str, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync_names(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn remove(&mut self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Danger: a small segment fits into the last corner of a disk, the one in use grows meanwhile, and the log dies of a
+    /// full disk in the middle of a record.
+    #[test]
+    fn a_segment_grows_only_where_there_is_room_behind_the_next_one() {
+        for (free_bytes, is_roomy) in [(0, false), (GROWTH_BYTES - 1, false), (GROWTH_BYTES, true)] {
+            let shared = Shared::new(None);
+            let mut preparer = Preparer::new(Disk { free_bytes }, Arc::clone(&shared), SEGMENT_BYTES_MIN);
+            let now = Instant::now();
+            assert!(!shared.may_grow(), "nobody has looked");
+            preparer.step(now);
+            assert_eq!(shared.may_grow(), is_roomy, "{free_bytes} left");
+            assert!(!shared.space_is_low());
+            // Whoever must not grow gets the next one with all its zeros, and soon.
+            shared.want();
+            let mut steps = 0;
+            let segment = loop {
+                assert!(matches!(preparer.step(now), Step::More { .. } | Step::Idle { .. }));
+                steps += 1;
+                match shared.answer() {
+                    Some(Answer::Prepared(segment)) => break segment,
+                    Some(other) => panic!("{other:?}"),
+                    None => assert!(steps < 1000),
+                }
+            };
+            assert_eq!(segment.zeroed_bytes == segment.reserved_bytes, !is_roomy);
+            assert!(preparer.serve(Request::Name { sequence: segment.sequence, first: Zxid(1) }));
+            assert!(!shared.may_grow(), "nobody has looked for the one after it");
+        }
+    }
+}
