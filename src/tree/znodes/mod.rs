@@ -671,7 +671,7 @@ impl<'a> NodeRef<'a> {
     }
 
     /// The walk of both: the children that are visible at this view.
-    fn child_slots(&self) -> impl Iterator<Item = NonNull<Slot>> + use<> {
+    fn child_slots(&self) -> impl Iterator<Item = NonNull<Slot>> + use<'a> {
         let view = self.view;
         let mut next = first_visible(self.slot().first_child(), view);
         std::iter::from_fn(move || {
