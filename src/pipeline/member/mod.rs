@@ -75,10 +75,10 @@ use zkfast_zab::{Config, Effect, Event, Node, Recovered, Role, quorum::QuorumErr
 const STOP_PATIENCE_MS: u64 = 1000;
 
 /// Between two writes of the log of a learner that catches up, unless [`CATCH_UP_FLUSH_BYTES`] wait.
-const CATCH_UP_FLUSH_MS: u64 = 10;
+const CATCH_UP_FLUSH_MS: u64 = 3;
 
 /// So many are written at once.
-const CATCH_UP_FLUSH_BYTES: u64 = 1 << 20;
+const CATCH_UP_FLUSH_BYTES: u64 = 256 << 10;
 
 /// What a member needs beyond a standalone server's pipeline.
 #[derive(Debug)]
@@ -339,8 +339,9 @@ impl Pipeline {
         Ok(busy || !self.unappended.is_empty())
     }
 
-    /// Whether the records of the turn are written now. A learner that catches up, whom nobody waits for, writes a hundred
-    /// times a second, or when there is much: a disk that it shares with others makes them wait for each of its writes.
+    /// Whether the records of the turn are written now. A learner that catches up, whom nobody waits for, writes a few
+    /// hundred times a second, or when there is much: a disk that it shares with others makes them wait for each of its
+    /// writes, and for all the bytes of one.
     fn is_flush_due(&mut self) -> bool {
         let (now_ms, waiting) = (self.clock.now_ms(), self.log.pending_bytes());
         let catches_up = matches!(
