@@ -1,7 +1,9 @@
-//! The watch table: firing 10,000 one-shot watches of one node, looking for watches that are not there, and what a
-//! million watches take.
+//! The watch table: firing 10,000 one-shot watches of one node, looking for watches that are not there, watches that come
+//! and go, and what a million watches take.
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
+};
 use std::hint::black_box;
 use zkfast::edge::watches::{Interests, Modes, WatchTable};
 use zkfast_wire::EventKind;
@@ -21,23 +23,37 @@ fn resident_bytes() -> usize {
 }
 
 /// A million watches, each on a path of its own of 24 bytes, spread over 1,000 connections.
-fn million() -> WatchTable {
+fn million(modes: Modes) -> WatchTable {
     let mut table = WatchTable::default();
     for number in 0..1_000_000u32 {
         let path = format!("/watched/node-{number:010}");
         assert_eq!(path.len(), 24);
-        table.add(number % 1000, &path, Modes::DATA, &mut Nobody);
+        table.add(number % 1000, &path, modes, &mut Nobody);
     }
     table
 }
 
+/// A path is watched and no longer watched, beside a million others.
+fn come_and_go(group: &mut BenchmarkGroup<'_, WallTime>, table: &mut WatchTable, kind: &str, modes: Modes) {
+    let mut number = 0u32;
+    group.bench_function(format!("{kind} watch comes and goes, beside a million"), |bencher| {
+        bencher.iter(|| {
+            number = number.wrapping_add(7919) % 1_000_000;
+            let path = format!("/elsewhere/it-{number:010}");
+            table.add(number % 1000, &path, modes, &mut Nobody);
+            table.remove(number % 1000, &path, modes, &mut Nobody)
+        })
+    });
+}
+
 fn fire(criterion: &mut Criterion) {
     let before = resident_bytes();
-    let mut table = million();
+    let mut table = million(Modes::DATA);
     let bytes = resident_bytes().saturating_sub(before);
     println!("1,000,000 watches on 1,000,000 paths: {} MB resident", bytes / 1_000_000);
 
     let mut group = criterion.benchmark_group("watches");
+    come_and_go(&mut group, &mut table, "one-shot", Modes::DATA);
     let mut notified = Vec::new();
     let mut number = 0u32;
     group.bench_function("nobody watches, beside a million", |bencher| {
@@ -55,6 +71,18 @@ fn fire(criterion: &mut Criterion) {
             notified.clear();
             table.fire(&path, EventKind::NodeDataChanged, &mut Nobody, &mut notified);
             table.add(number % 1000, &path, Modes::DATA, &mut Nobody);
+            notified.len()
+        })
+    });
+    drop(table);
+    let mut table = million(Modes::RECURSIVE);
+    come_and_go(&mut group, &mut table, "recursive", Modes::RECURSIVE);
+    group.bench_function("one of a million recursive hears of a child", |bencher| {
+        bencher.iter(|| {
+            number = number.wrapping_add(7919) % 1_000_000;
+            let path = format!("/watched/node-{number:010}/child");
+            notified.clear();
+            table.fire(&path, EventKind::NodeDataChanged, &mut Nobody, &mut notified);
             notified.len()
         })
     });

@@ -4,7 +4,8 @@
 //! path: so an event reaches a connection once by construction (W3, W12). Records live in arrays that grow in pieces and
 //! are chained by 32-bit index twice, with the other watchers of the path and with the other watches of the connection.
 //! A hash index finds a path; another one finds a pair, but only where a path has several watchers: most have one, which
-//! is then the first of the path's chain. So a million watches on paths of their own of 24 bytes stay below 90 MB.
+//! is then the first of the path's chain. In the same way a byte tells whether a path is watched recursively, and a count is
+//! kept only where it is several times. So a million watches of any kind on paths of their own of 24 bytes stay below 95 MB.
 //!
 //! The table tells the tree which paths it cares about *before* the caller reads (see [`Interests`]), so that the
 //! pipeline wakes this core for a change that comes later, and this core sees every change that came before.
@@ -110,6 +111,15 @@ impl State {
     }
 }
 
+/// How many recursive watches there are on a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Below {
+    None,
+    One,
+    /// As many as `crowds` says.
+    Several,
+}
+
 #[derive(Clone, Debug)]
 struct Watcher {
     first: u32,
@@ -129,9 +139,13 @@ pub struct WatchTable {
     paths: Chunks<Box<str>>,
     /// By path: the first of its watches.
     firsts: Chunks<u32>,
+    /// By path: what its recursive watches are.
+    below: Chunks<Below>,
     free_paths: Vec<u32>,
-    /// Number of recursive watches by path, where there are any.
-    recursive: HashMap<u32, u32>,
+    /// Paths that are watched recursively.
+    recursive_paths: usize,
+    /// Number of recursive watches by path, where there are several: where there is one, `below` says all.
+    crowds: HashMap<u32, u32>,
     /// By connection slot.
     watchers: Vec<Watcher>,
     by_path: HashTable<u32>,
@@ -157,11 +171,7 @@ impl WatchTable {
         };
         let before = self.states[watch_index].modes();
         if modes.any(Modes::RECURSIVE) && !before.any(Modes::RECURSIVE) {
-            let count = self.recursive.entry(path_index).or_insert(0);
-            if *count == 0 {
-                interests.watch(path, true);
-            }
-            *count += 1;
+            self.add_recursive(path_index, interests);
         }
         self.states[watch_index].set_modes(before.or(modes));
     }
@@ -215,10 +225,10 @@ impl WatchTable {
         if let Some(index) = self.find_path(path) {
             self.fire_path(index, concerned, consumed, interests, notified);
         }
-        if !self.recursive.is_empty() && kind != EventKind::NodeChildrenChanged {
+        if self.recursive_paths > 0 && kind != EventKind::NodeChildrenChanged {
             for ancestor in ancestors(path) {
                 if let Some(index) = self.find_path(ancestor)
-                    && self.recursive.contains_key(&index)
+                    && self.below[index] != Below::None
                 {
                     self.fire_path(index, Modes::RECURSIVE, Modes(0), interests, notified);
                 }
@@ -321,6 +331,7 @@ impl WatchTable {
             None => {
                 self.paths.push(path.into());
                 self.firsts.push(NONE);
+                self.below.push(Below::None);
                 last_of(&self.paths)
             }
         };
@@ -388,12 +399,7 @@ impl WatchTable {
         self.states[index].set_modes(left);
         let path = self.watches[index].path;
         if before.any(Modes::RECURSIVE) && modes.any(Modes::RECURSIVE) {
-            let count = self.recursive.get_mut(&path).expect("each recursive watch is counted");
-            *count -= 1;
-            if *count == 0 {
-                self.recursive.remove(&path);
-                interests.unwatch(&self.paths[path], true);
-            }
+            self.remove_recursive(path, interests);
         }
         if left.is_empty() {
             self.drop_watch(index);
@@ -405,6 +411,47 @@ impl WatchTable {
                 self.give_back();
             }
         }
+    }
+
+    /// One more recursive watch on a path.
+    fn add_recursive(&mut self, path: u32, interests: &mut impl Interests) {
+        match self.below[path] {
+            Below::None => {
+                interests.watch(&self.paths[path], true);
+                self.below[path] = Below::One;
+                self.recursive_paths += 1;
+            }
+            Below::One => {
+                self.crowds.insert(path, 2);
+                self.below[path] = Below::Several;
+            }
+            Below::Several => *self.crowd(path) += 1,
+        }
+    }
+
+    /// One less.
+    fn remove_recursive(&mut self, path: u32, interests: &mut impl Interests) {
+        match self.below[path] {
+            Below::None => unreachable!("each recursive watch is counted"),
+            Below::One => {
+                self.below[path] = Below::None;
+                self.recursive_paths -= 1;
+                interests.unwatch(&self.paths[path], true);
+            }
+            Below::Several => {
+                let crowd = self.crowd(path);
+                *crowd -= 1;
+                if *crowd == 1 {
+                    self.crowds.remove(&path);
+                    self.below[path] = Below::One;
+                }
+            }
+        }
+    }
+
+    /// Number of recursive watches on a path that has several.
+    fn crowd(&mut self, path: u32) -> &mut u32 {
+        self.crowds.get_mut(&path).expect("several are counted")
     }
 
     /// Nobody watches anything any more: what a great many watches took is freed.
@@ -660,5 +707,8 @@ mod tests {
         let recursive =
             naive.iter().filter(|(_, bits)| **bits & 8 != 0).map(|((path, _), _)| (path.clone(), true));
         assert_eq!(told.0, watched.into_iter().chain(recursive).collect());
+        // Nothing is left of crowds that broke up.
+        (0..5).for_each(|slot| table.remove_connection(slot, &mut told));
+        assert!(told.0.is_empty() && table.crowds.is_empty() && table.recursive_paths == 0);
     }
 }
