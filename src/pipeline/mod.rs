@@ -538,9 +538,15 @@ impl Pipeline {
     }
 
     /// Whether the disk has no room for the next segment of the log, so that writes are refused while the segment in
-    /// use still takes what is under way (row R15). Says so when it changes.
+    /// use still takes what is under way (row R15).
     fn is_short_of_space(&mut self) -> bool {
         let is_low = self.log.space_is_low();
+        self.tell_of_space(is_low);
+        is_low
+    }
+
+    /// Says so when the log's disk has become full, or is so no more.
+    fn tell_of_space(&mut self, is_low: bool) {
         if is_low != (self.counters.log_space_low.get() != 0) {
             self.counters.log_space_low.set(u64::from(is_low));
             let directory = self.options.dirs.logs.display();
@@ -560,7 +566,6 @@ impl Pipeline {
                 log::warn!("there is room in {directory} again: writes are taken");
             }
         }
-        is_low
     }
 
     /// T42: the last limit that was exceeded, at most one line a tick.

@@ -99,7 +99,7 @@ impl Pipeline {
         let mut any = false;
         while !self.reaper.due.is_empty() && !self.is_backed_up() && self.reaper.may_delete(self.wall_ms) {
             self.roll_over();
-            if self.node.next_zxid().is_none() {
+            if self.node.next_zxid().is_none() || self.await_reserve(0) {
                 break;
             }
             let path = self.reaper.due.pop_front().expect("looked at above");

@@ -252,8 +252,7 @@ impl Pipeline {
                 self.sessions.expire_until_ms = None;
                 break;
             };
-            self.await_reserve(0);
-            if !self.may_end(session) {
+            if self.await_reserve(0) && !self.has_room_for_end(session) {
                 // It gets another timeout: until then there may be room.
                 if let Some(timeout_ms) = self.tree.sessions().timeout_ms(session) {
                     self.sessions.track(session, timeout_ms, self.clock.now_ms());

@@ -15,7 +15,7 @@ use zkfast_zab::{Event, Node, ROLLOVER_MARGIN};
 const ARENA_BYTES: usize = 64 * 1024;
 
 /// Bytes of a record that ends a session, besides the paths in it; more than its header and digest take.
-const END_BYTES: usize = 512;
+pub(super) const END_BYTES: usize = 512;
 
 /// The path with which the body of most requests begins: for prefetching, so anything may be in it.
 fn path_of(submission: &Submission) -> Option<&[u8]> {
@@ -147,9 +147,9 @@ impl Pipeline {
     }
 
     fn submit_write(&mut self, write: &Write) {
-        self.await_reserve(write.body.len());
+        let is_short = self.await_reserve(write.body.len());
         let ends = write.op == OpCode::CloseSession;
-        if self.is_short_of_space() && !(ends && self.may_end(write.session)) {
+        if is_short && !(ends && self.has_room_for_end(write.session)) {
             self.counters.refused_for_space.increment();
             // Answered in its turn, behind what the session asked before. Reads go on.
             self.add_barrier(BarrierKind::Failed { asker: write.asker, code: ErrorCode::SYSTEM_ERROR });
@@ -182,8 +182,7 @@ impl Pipeline {
     }
 
     fn open_session(&mut self, connection: ConnectionId, timeout_ms: i32) {
-        self.await_reserve(0);
-        if self.is_short_of_space() {
+        if self.await_reserve(0) {
             self.counters.refused_for_space.increment();
             let delivery = Delivery::Close { connection, reason: CloseReason::NoSpace };
             self.cores[usize::from(connection.core)].push_and_kick(delivery);
@@ -197,20 +196,21 @@ impl Pipeline {
         self.propose(asker, session, Xid(0), OpCode::CreateSession, Ok(&request), &[]);
     }
 
-    /// Looks for room in the log for what comes of a request of `bytes` ([`TxnLog::await_reserve`]), before it is taken.
+    /// Looks for room in the log for what comes of a request of `bytes`, before it is taken; whether there is none, so that
+    /// it is to be refused ([`TxnLog::await_reserve`]).
     ///
     /// [`TxnLog::await_reserve`]: crate::storage::TxnLog::await_reserve
-    pub(super) fn await_reserve(&mut self, bytes: usize) {
+    #[must_use = "a second look may see something else"]
+    pub(super) fn await_reserve(&mut self, bytes: usize) -> bool {
         let waiting: usize = self.unappended.iter().map(|(_, record)| record.len()).sum();
-        self.log.await_reserve(waiting + bytes + END_BYTES);
+        let is_short = self.log.await_reserve(waiting + bytes + END_BYTES);
+        self.tell_of_space(is_short);
+        is_short
     }
 
-    /// Whether there is room for the end of this session: on a full disk, what is reserved of the segment in use serves
-    /// for that alone, so that the locks of the dead are let go (row R15).
-    pub(super) fn may_end(&self, session: SessionId) -> bool {
-        if !self.log.space_is_low() {
-            return true;
-        }
+    /// Whether there is room for the end of this session on a full disk: what is reserved of the segment in use serves for
+    /// that alone, so that the locks of the dead are let go (row R15).
+    pub(super) fn has_room_for_end(&self, session: SessionId) -> bool {
         // The record names what is deleted with the session.
         let paths: usize = self.tree.ephemerals_of(session).map(|path| 4 + path.len()).sum();
         self.unappended.is_empty() && self.log.has_reserve(END_BYTES + paths)
@@ -271,5 +271,49 @@ impl Pipeline {
     pub(super) fn add_barrier(&mut self, kind: BarrierKind) {
         let behind = self.pending.back().map_or_else(|| self.tree.last_applied(), |pending| pending.zxid);
         self.barriers.push_back(Barrier { behind, kind });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        cores::messages::{CloseReason, Delivery, Write},
+        pipeline::{
+            Duty, Pipeline,
+            member::fixture::{Fixture, asker},
+        },
+    };
+    use bytes::Bytes;
+    use std::sync::Arc;
+    use zkfast_wire::{OpCode, SessionId};
+
+    /// R15. Danger: the log waits for the next segment and hears that there is no room; then there is some, of which
+    /// nothing is reserved yet; and a second look accepts a record that the disk may not take.
+    #[test]
+    fn what_is_taken_goes_by_one_look_at_the_disk() {
+        let check = |ask: fn(&mut Pipeline), is_refused: fn(&Delivery) -> bool| {
+            let mut fixture = Fixture::new(1);
+            let shared = fixture.use_up_the_log();
+            fixture.pipeline.duty = Duty::Orders;
+            shared.find_room_after(1);
+            ask(&mut fixture.pipeline);
+            assert!(!shared.space_is_low(), "there is room by now");
+            assert_eq!(fixture.pipeline.counters.refused_for_space.get(), 1);
+            assert!(fixture.pipeline.pending.is_empty());
+            fixture.pipeline.answer_barriers();
+            let told = fixture.take_told();
+            assert!(told.len() == 1 && is_refused(&told[0]), "{told:?}");
+        };
+        let is_failed = |told: &Delivery| matches!(told, Delivery::Failed { .. });
+        check(|pipeline| pipeline.submit_write(&write(OpCode::SetData)), is_failed);
+        check(|pipeline| pipeline.submit_write(&write(OpCode::CloseSession)), is_failed);
+        check(
+            |pipeline| pipeline.open_session(asker(1).connection, 4000),
+            |told| matches!(told, Delivery::Close { reason: CloseReason::NoSpace, .. }),
+        );
+    }
+
+    fn write(op: OpCode) -> Write {
+        Write { asker: asker(1), session: SessionId(1), op, body: Bytes::new(), identities: Arc::new([]) }
     }
 }

@@ -109,6 +109,9 @@ pub struct Shared<F> {
     /// The writer may sleep: wake it with the next answer.
     wake_wanted: AtomicBool,
     wake: Option<Arc<OwnedFd>>,
+    /// So many looks find no room, whatever the helper says.
+    #[cfg(test)]
+    low_looks: std::sync::atomic::AtomicU32,
 }
 
 impl<F> Shared<F> {
@@ -121,7 +124,15 @@ impl<F> Shared<F> {
             may_grow: AtomicBool::new(false),
             wake_wanted: AtomicBool::new(false),
             wake,
+            #[cfg(test)]
+            low_looks: 0.into(),
         })
+    }
+
+    /// A helper that finds room for the next segment behind so many looks of the writer.
+    #[cfg(test)]
+    pub(crate) fn find_room_after(&self, looks: u32) {
+        self.low_looks.store(looks, Ordering::Relaxed);
     }
 
     /// The next answer, without a system call.
@@ -141,6 +152,14 @@ impl<F> Shared<F> {
 
     /// Whether the disk had no room for the next segment.
     pub fn space_is_low(&self) -> bool {
+        #[cfg(test)]
+        {
+            let left = self.low_looks.load(Ordering::Relaxed);
+            self.low_looks.store(left.saturating_sub(1), Ordering::Relaxed);
+            if left > 0 {
+                return true;
+            }
+        }
         self.space_is_low.load(Ordering::Relaxed)
     }
 

@@ -317,22 +317,29 @@ impl<F: Flusher> TxnLog<F> {
     /// Call before a record of `transaction_bytes` is accepted, `transaction_bytes` with all that was accepted and not
     /// appended. Where it does not surely fit into the segment in use and there is no next one, the segment would grow
     /// into space that nobody has reserved, and on a disk that is nearly full the log would fail in the middle of a
-    /// record. There this blocks until the helper has the next segment, or has seen that there is no room
-    /// ([`space_is_low`](Self::space_is_low)): milliseconds, once in a segment.
-    pub fn await_reserve(&mut self, transaction_bytes: usize) {
-        if !self.is_reserved(transaction_bytes) && self.ready.is_none() {
-            self.await_next_segment();
+    /// record. There this blocks until the helper has the next segment, or has seen that there is no room: milliseconds,
+    /// once in a segment.
+    ///
+    /// Whether the disk has no room for the next segment ([`space_is_low`](Self::space_is_low)), so that the record is to be
+    /// refused. Go by this answer and do not look again: the helper may find room at any moment, of which nothing is
+    /// reserved yet, and what the second look accepts would be without a reserve.
+    #[must_use = "a second look may see something else"]
+    pub fn await_reserve(&mut self, transaction_bytes: usize) -> bool {
+        if self.is_reserved(transaction_bytes) || self.ready.is_some() {
+            return self.shared.space_is_low();
         }
+        self.await_next_segment()
     }
 
     #[cold]
-    fn await_next_segment(&mut self) {
+    fn await_next_segment(&mut self) -> bool {
         let deadline = Instant::now() + HELPER_PATIENCE;
         loop {
             self.take_answers();
-            let is_known = self.ready.is_some() || self.shared.may_grow() || self.shared.space_is_low();
+            let is_low = self.shared.space_is_low();
+            let is_known = is_low || self.ready.is_some() || self.shared.may_grow();
             if is_known || self.failed.is_some() || Instant::now() > deadline {
-                return;
+                return is_low;
             }
             self.shared.want();
             std::thread::sleep(HELPER_POLL);

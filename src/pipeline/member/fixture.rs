@@ -14,9 +14,13 @@ use crate::{
     status::Board,
     storage::{
         DataDirs, LogConfig, TxnLog,
+        disk::{Durability, LogDirectory, SegmentFile},
+        preparer::{Preparer, REQUESTS_MAX, Shared},
         purge::PurgeMark,
         recovery::{RecoveryOptions, recover},
+        ring::Ring,
         snapshot::SnapshotOptions,
+        window::Half,
     },
 };
 use bytes::Bytes;
@@ -24,7 +28,7 @@ use std::{
     io::Write,
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc::sync_channel},
     time::{Duration, Instant},
 };
 use zkfast_tree::{Ask, Tree, TreeConfig};
@@ -41,6 +45,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const TICK_MS: u32 = 1000;
 const LIMIT_TICKS: u32 = 10;
 
+/// Half of the window of a log that takes nothing.
+const HALF_BYTES: usize = 1 << 16;
+
 pub(in crate::pipeline) struct Fixture {
     pub(in crate::pipeline) pipeline: Pipeline,
     pub(super) dirs: DataDirs,
@@ -51,7 +58,7 @@ pub(in crate::pipeline) struct Fixture {
     other_server: TcpListener,
     _asks: LaneSender<Submission>,
     _bells: [BellEnd; 2],
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 /// The zxid of epoch 1 with this counter.
@@ -60,7 +67,7 @@ pub(super) const fn zxid(counter: u32) -> Zxid {
 }
 
 /// A request of the client core's connection 7.
-pub(super) const fn asker(xid: i32) -> Asker {
+pub(in crate::pipeline) const fn asker(xid: i32) -> Asker {
     Asker { connection: ConnectionId { core: 0, slot: 7, generation: 0 }, xid: Xid(xid) }
 }
 
@@ -162,7 +169,7 @@ impl Fixture {
             Pipeline::member(options, member, links, Clock::start(), tree, log, lanes, bell, counters)
                 .expect("three servers");
         let bells = [bell_end, core_end];
-        Self { pipeline, dirs, told, author, other_server, _asks: asks, _bells: bells, _home: home }
+        Self { pipeline, dirs, told, author, other_server, _asks: asks, _bells: bells, home }
     }
 
     /// Logs the next `count` records, as a follower does with what its leader proposes, and makes them durable. They are
@@ -176,6 +183,25 @@ impl Fixture {
         }
         self.pipeline.log.flush().expect("a disk");
         self.pipeline.log.settle().expect("a disk");
+    }
+
+    /// A log that has used up what is reserved for it, and a helper that does nothing but what the test says.
+    pub(in crate::pipeline) fn use_up_the_log(&mut self) -> Arc<Shared<Arc<SegmentFile>>> {
+        let shared = Shared::new(None);
+        let elsewhere = self.home.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).expect("a directory");
+        let directory = LogDirectory::open(&elsewhere, Some(Durability::None)).expect("a directory");
+        let mut first = Preparer::new(directory, Arc::clone(&shared), HALF_BYTES as u64)
+            .first_segment(0)
+            .expect("a disk");
+        first.reserved_bytes = 0;
+        let halves = [Half::new(HALF_BYTES).expect("memory"), Half::new(HALF_BYTES).expect("memory")];
+        let (requests, _) = sync_channel(REQUESTS_MAX);
+        let (bell, _bell_end) = doorbell().expect("a bell");
+        let ring = Ring::in_place(bell.wake_fd()).expect("a thread");
+        let last = self.pipeline.log.appended();
+        self.pipeline.log = TxnLog::assemble(ring, halves, Arc::clone(&shared), requests, first, last, None);
+        shared
     }
 
     /// Makes a session behind the log's end: the tree has it, and nobody knows when it expires.
@@ -236,7 +262,7 @@ impl Fixture {
     }
 
     /// What the core was told since it was asked last.
-    pub(super) fn take_told(&self) -> Vec<Delivery> {
+    pub(in crate::pipeline) fn take_told(&self) -> Vec<Delivery> {
         std::iter::from_fn(|| self.told.pop()).collect()
     }
 

@@ -61,8 +61,7 @@ impl Pipeline {
             Ok(decoded) => Ok(decoded),
             Err(_) => Err(ErrorCode::MARSHALLING_ERROR),
         };
-        self.await_reserve(request.body.len());
-        let is_short = self.is_short_of_space();
+        let is_short = self.await_reserve(request.body.len());
         match (op, decoded) {
             (OpCode::CreateSession, Ok(Request::CreateSession(timeout_ms))) if !is_short => {
                 let now_ms = self.clock.now_ms();
@@ -71,7 +70,7 @@ impl Pipeline {
                 self.propose(None, session, cxid, op, decoded, &[]);
             }
             // Whoever ends a session need not own it (`PrepRequestProcessor`, closeSession).
-            (OpCode::CloseSession, _) if self.may_end(session) => {
+            (OpCode::CloseSession, _) if !is_short || self.has_room_for_end(session) => {
                 self.propose(None, session, cxid, op, decoded, &request.identities);
                 self.sessions.closing(session);
             }

@@ -8,6 +8,7 @@ use crate::{
     pipeline::{
         BarrierKind, Duty,
         member::desk::{Asked, Listed},
+        submit::END_BYTES,
     },
 };
 use std::collections::HashMap;
@@ -195,8 +196,8 @@ impl Pipeline {
             self.cores[usize::from(asker.connection.core)].push_and_kick(Delivery::Failed { asker, code });
             return None;
         }
-        // On a full disk the write itself is refused.
-        if !self.log.space_is_low() {
+        // Who orders, refuses the write itself on a full disk. A learner's disk has no say in what is asked of its leader.
+        if self.duty != Duty::Orders || !self.await_reserve(write.body.len() + END_BYTES) {
             self.upgrade(write.session);
         }
         Some(Submission::Write(write))
