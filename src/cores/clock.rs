@@ -25,11 +25,26 @@ impl Clock {
     }
 }
 
-/// Milliseconds since 1970 by the wall clock; may jump. For ctime, mtime and TTL alone.
+/// Milliseconds since 1970 by the wall clock; may jump. For ctime, mtime and TTL alone, and in few rooms:
+/// `WALL_CLOCK_ROOMS` in `tests/tidy/rules.rs`.
 pub fn wall_ms() -> i64 {
-    SystemTime::now()
+    let now_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    #[cfg(test)]
+    let now_ms = now_ms + LEAPT_MS.get();
+    now_ms
+}
+
+#[cfg(test)]
+thread_local! {
+    static LEAPT_MS: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+}
+
+/// The wall clock leaps for this thread, forward or back, as when somebody sets it.
+#[cfg(test)]
+pub fn leap(by_ms: i64) {
+    LEAPT_MS.set(LEAPT_MS.get() + by_ms);
 }
 
 /// Milliseconds of the machine's monotonic clock (CLOCK_MONOTONIC): the seed of session ids (S1), which must differ

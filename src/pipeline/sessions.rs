@@ -6,10 +6,7 @@
 use super::{Duty, Pipeline, PipelineOptions};
 use crate::{
     config::limits,
-    cores::{
-        clock,
-        messages::{CloseReason, ConnectionId, Delivery, Touched},
-    },
+    cores::messages::{CloseReason, ConnectionId, Delivery, Touched},
     status::picture::SessionsDump,
 };
 use std::collections::{HashMap, HashSet};
@@ -269,9 +266,9 @@ impl Pipeline {
     }
 
     /// Sessions by the time at which they run out, and their ephemerals: for the word `dump` (row O83). Copies names
-    /// only; a hundred thousand sessions hold the pipeline up for some milliseconds.
-    pub(super) fn sessions_dump(&self) -> SessionsDump {
-        let wall_offset_ms = clock::wall_ms() - self.clock.now_ms().cast_signed();
+    /// only; a hundred thousand sessions hold the pipeline up for some milliseconds. `begin_ms` is where the server's clock
+    /// begins, in milliseconds since 1970.
+    pub(super) fn sessions_dump(&self, begin_ms: i64) -> SessionsDump {
         let paths = |session| self.tree.ephemerals_of(session).map(str::to_owned).collect();
         let global = (self.duty == Duty::Forwards).then(|| {
             let mut sessions: Vec<_> = self.tree.sessions().iter().collect();
@@ -284,7 +281,7 @@ impl Pipeline {
                 .sessions
                 .expiry
                 .buckets()
-                .map(|(deadline_ms, sessions)| (deadline_ms + wall_offset_ms, sessions))
+                .map(|(deadline_ms, sessions)| (deadline_ms + begin_ms, sessions))
                 .collect(),
             ephemerals: self
                 .tree
@@ -298,7 +295,51 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
-    use crate::pipeline::member::fixture::Fixture;
+    use super::SessionTable;
+    use crate::{
+        cores::clock,
+        pipeline::{Pipeline, StopFlag, member::fixture::Fixture},
+    };
+    use std::time::{Duration, Instant};
+    use zkfast_wire::SessionId;
+
+    /// R16. Danger: somebody corrects the machine's clock, and all sessions expire at once, or none any more. Transactions do
+    /// have the new time (T15), which shows that the clock leapt.
+    #[test]
+    fn a_leap_of_the_wall_clock_expires_nobody_early_or_late() {
+        const TICK_MS: u32 = 100;
+        const TIMEOUT: Duration = Duration::from_millis(300);
+        const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let (session, stop) = (SessionId(5), StopFlag::default());
+        for leap_ms in [YEAR_MS, -YEAR_MS] {
+            let mut fixture = Fixture::new(0);
+            fixture.make_session(session, TIMEOUT.as_millis() as i32);
+            let pipeline = fixture.alone();
+            pipeline.options.tick_ms = TICK_MS;
+            pipeline.next_tick_ms = 0;
+            pipeline.sessions = SessionTable::new(&pipeline.options, 1);
+            pipeline.sessions.track_all(&pipeline.tree, pipeline.clock.now_ms());
+            let begun = Instant::now();
+            let turn = |pipeline: &mut Pipeline| pipeline.work(&stop).map(|_| ()).expect("a disk");
+            turn(pipeline);
+            let before_ms = pipeline.wall_ms;
+            clock::leap(leap_ms);
+            while pipeline.tree.sessions().contains(session) {
+                assert!(begun.elapsed() < PATIENCE, "{leap_ms} ms: it never expires");
+                turn(pipeline);
+            }
+            // Counted from a millisecond that had begun before.
+            let lived = begun.elapsed() + Duration::from_millis(1);
+            assert!(lived >= TIMEOUT, "{leap_ms} ms: gone after {lived:?}");
+            let leapt_ms = pipeline.wall_ms - before_ms;
+            assert!(
+                (leapt_ms - leap_ms).abs() < YEAR_MS / 2,
+                "{leapt_ms} ms: transactions have the new time"
+            );
+            clock::leap(-leap_ms);
+        }
+    }
 
     /// Danger: after a pause of the whole process (SIGSTOP, a suspended machine) sessions expire whose clients have spoken
     /// all the time: what they said lies unread in the sockets.

@@ -129,7 +129,9 @@ impl Pipeline {
 
     fn pass_round(&mut self, gather: Arc<Gather>) {
         match gather.word().needs() {
-            Needs::Sessions => gather.add_sessions(self.sessions_dump()),
+            Needs::Sessions => {
+                gather.add_sessions(self.sessions_dump(self.wall_ms - self.now_ms.cast_signed()));
+            }
             Needs::Digests => {
                 let digests = self.tree.digest_log().map(|logged| (logged.zxid, logged.digest));
                 gather.add_digests(digests.collect());

@@ -67,6 +67,12 @@ fn unsafe_stays_in_its_rooms_with_its_reasons() {
     check(is_rust, rules::wrong_unsafe);
 }
 
+/// R16. Danger: a correction of the machine's clock expires sessions, or makes servers give up their leader.
+#[test]
+fn the_wall_clock_stays_in_its_rooms() {
+    check(is_rust, rules::wrong_clock);
+}
+
 #[test]
 fn files_are_short_and_say_what_they_are() {
     check(is_rust, |_, source| rules::wrong_shape(source));
@@ -147,6 +153,23 @@ fn stray_and_unexplained_unsafe_is_found() {
         0,
     );
     check("src/tree/znodes/slot.rs", "// SAFETY: no reader is left\nunsafe impl Send for Slot {}", 0);
+}
+
+#[test]
+fn a_stray_wall_clock_is_found() {
+    let check = |path: &str, source: &str, expected: usize| {
+        let found = rules::wrong_clock(path, source);
+        assert_eq!(found.len(), expected, "{path}: {source}: {found:?}");
+    };
+    check("src/links/peer.rs", "use std::time::{Duration, SystemTime};", 1);
+    check("src/links/peer.rs", "let until = std::time::UNIX_EPOCH + LIMIT;", 1);
+    check("src/pipeline/sessions.rs", "let now_ms = self.wall_ms;", 1);
+    check("src/pipeline/member/leader.rs", "use crate::cores::clock; let now_ms = clock::wall_ms();", 1);
+    check("src/zab/node.rs", "clock_gettime(ClockId::Realtime)", 1);
+    check("src/zab/node.rs", "// wall_ms\nlet name = \"SystemTime\";", 0);
+    check("src/pipeline/submit.rs", "let time_ms = self.wall_ms;", 0);
+    check("src/zab/node.rs", "#[cfg(test)]\nmod tests {\nuse std::time::SystemTime;", 0);
+    check("tests/links/votes.rs", "use std::time::SystemTime;", 0);
 }
 
 #[test]

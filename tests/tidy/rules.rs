@@ -44,6 +44,20 @@ pub const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("src/tree/znodes/", "versions and slots, read by other cores while one writes"),
 ];
 
+/// Where the wall clock may be read, and what for (R16): whoever sets it must not expire sessions, end a wait or decide an
+/// election. Whatever lasts is measured with a clock that only goes forward.
+pub const WALL_CLOCK_ROOMS: &[(&str, &str)] = &[
+    ("src/cores/clock.rs", "reads it"),
+    ("src/pipeline/mod.rs", "looks at it once a turn"),
+    ("src/pipeline/submit.rs", "ctime and mtime of transactions; the dates in `dump`"),
+    ("src/pipeline/reaper.rs", "a TTL counts from mtime"),
+    ("src/pipeline/member/service.rs", "times of the node that holds the configuration"),
+    ("src/pipeline/snapshots.rs", "a seed"),
+    ("src/edge/connection.rs", "since when a connection stands, for `cons`"),
+    ("src/command/serve.rs", "a seed"),
+    ("src/command/logger.rs", "dates of lines"),
+];
+
 /// Names that say nothing: a noun that was not found yet.
 const NOT_NOUNS: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "base", "misc"];
 
@@ -180,6 +194,23 @@ pub fn wrong_unsafe(path: &str, source: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The wall clock outside its rooms and outside tests.
+pub fn wrong_clock(path: &str, source: &str) -> Vec<Finding> {
+    const NAMES: &[&str] =
+        &["SystemTime", "UNIX_EPOCH", "CLOCK_REALTIME", "Realtime", "RealtimeCoarse", "wall_ms"];
+    if !path.starts_with("src/") || WALL_CLOCK_ROOMS.iter().any(|(name, _)| *name == path) {
+        return Vec::new();
+    }
+    let found = |line: &str| words(line).any(|(word, _)| NAMES.contains(&word));
+    let code = source.split_once("#[cfg(test)]\nmod tests {").map_or(source, |(code, _)| code);
+    bare(code)
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| found(line))
+        .map(|(index, _)| (index + 1, "the wall clock outside its rooms (WALL_CLOCK_ROOMS)".to_owned()))
+        .collect()
 }
 
 /// The words of a line of code, with their columns in bytes.

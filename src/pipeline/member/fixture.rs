@@ -10,7 +10,7 @@ use crate::{
         messages::{Asker, ConnectionId, Delivery, Submission},
     },
     links::{LinkOptions, Links, PeerAddresses},
-    pipeline::{CoreLanes, PipelineOptions, ReapPolicy, SnapshotPolicy},
+    pipeline::{CoreLanes, Duty, PipelineOptions, ReapPolicy, SnapshotPolicy},
     status::Board,
     storage::{
         DataDirs, LogConfig, TxnLog,
@@ -36,7 +36,7 @@ use zkfast_wire::{
     Acl, Ensemble, Epoch, OpCode, Packet, Request, ServerId, SessionId, Xid, Zxid, jute,
     quorum::SNAPSHOT_SIGNATURE, request::CreateRequest,
 };
-use zkfast_zab::{Config, Effect, Event, LinkId, Recovered, Tail};
+use zkfast_zab::{Config, Effect, Event, LinkId, Node, Recovered, Tail};
 
 /// Nothing that a test waits for takes so long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -172,6 +172,15 @@ impl Fixture {
         Self { pipeline, dirs, told, author, other_server, _asks: asks, _bells: bells, home }
     }
 
+    /// Its pipeline as that of a server that runs alone. The rest stays with the caller: the log's directory and the ends
+    /// of the lanes.
+    pub(in crate::pipeline) fn alone(&mut self) -> &mut Pipeline {
+        self.pipeline.member = None;
+        self.pipeline.node = Node::alone(self.pipeline.tree.last_applied());
+        self.pipeline.duty = Duty::Orders;
+        &mut self.pipeline
+    }
+
     /// Logs the next `count` records, as a follower does with what its leader proposes, and makes them durable. They are
     /// not applied.
     pub(super) fn append(&mut self, count: u32) {
@@ -205,7 +214,7 @@ impl Fixture {
     }
 
     /// Makes a session behind the log's end: the tree has it, and nobody knows when it expires.
-    pub(super) fn make_session(&mut self, session: SessionId, timeout_ms: i32) {
+    pub(in crate::pipeline) fn make_session(&mut self, session: SessionId, timeout_ms: i32) {
         let next = self.pipeline.tree.last_applied().next().expect("few");
         let record = record(&mut self.author, next, session, &Request::CreateSession(timeout_ms));
         self.pipeline.tree.apply(&record).expect("what was prepared");

@@ -175,13 +175,13 @@ mod tests {
         let data = data.freeze();
         fixture.pipeline.touch_forwarded(link, &data);
         assert_eq!(
-            fixture.pipeline.sessions_dump().expiring,
+            fixture.pipeline.sessions_dump(0).expiring,
             [],
             "a server that does not lead expires nobody"
         );
         fixture.pipeline.duty = Duty::Orders;
         fixture.pipeline.touch_forwarded(link, &data);
-        let expiring = fixture.pipeline.sessions_dump().expiring;
+        let expiring = fixture.pipeline.sessions_dump(0).expiring;
         let expiring: Vec<_> = expiring.into_iter().map(|(_, sessions)| sessions).collect();
         assert_eq!(expiring, [[idle]]);
     }
