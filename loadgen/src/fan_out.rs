@@ -36,12 +36,16 @@ const EVENTS_GATHERED: usize = 512;
 /// The pause: what it adds to a round is a small part of what so many events take.
 const GATHERING: Nanos = MILLISECOND / 5;
 
+/// Rounds before the first that is measured. Linux acknowledges each of the first 16 packets that a new connection
+/// receives by itself (TCP_MAX_QUICKACKS), two a round, which makes an event a third dearer; sessions are older than that.
+const WARMUP_ROUNDS: usize = 10;
+
 /// When it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extent {
-    /// After so many changes.
+    /// After so many measured changes.
     Rounds(usize),
-    /// With the first round that ends this long after the first change.
+    /// With the first round that ends this long after the first measured change.
     Time(Nanos),
 }
 
@@ -93,7 +97,9 @@ pub struct FanOut {
     rereads: Rereads,
     value: Vec<u8>,
     extent: Extent,
+    /// Of those that are measured.
     first_change: Option<Nanos>,
+    /// With the warm-up.
     rounds_done: usize,
     /// No event of this round was given up.
     round_is_whole: bool,
@@ -110,9 +116,9 @@ pub struct FanOut {
     to_arm: VecDeque<usize>,
     on_connected: Option<Box<dyn FnOnce() + Send>>,
     stop: Arc<AtomicBool>,
-    /// From the set to each event.
+    /// From the set to each event, without the warm-up.
     pub event_times: Histogram<u64>,
-    /// One entry a round; the first rounds are a warm-up as well as any other.
+    /// One entry a round, without the warm-up.
     pub rounds: Vec<Round>,
     /// Events that never came; their sessions have read again without them.
     pub missing: MissingEvents,
@@ -185,15 +191,22 @@ impl FanOut {
             Watched::Children => link.request(now, ask(OpCode::Delete), |out| put_delete(out, child)),
         }
         self.stage = Stage::Waiting { set_at: now, answered: None };
-        self.first_change.get_or_insert(now);
+        if !self.is_warming_up() {
+            self.first_change.get_or_insert(now);
+        }
         self.awaited.fill(true);
         self.events_awaited = self.awaited.len();
+    }
+
+    /// Whether the round under way is not measured.
+    fn is_warming_up(&self) -> bool {
+        self.rounds_done < WARMUP_ROUNDS
     }
 
     /// Whether the round that is over was the last.
     fn was_last(&self, now: Nanos) -> bool {
         match self.extent {
-            Extent::Rounds(rounds) => self.rounds_done >= rounds,
+            Extent::Rounds(rounds) => self.rounds_done >= WARMUP_ROUNDS + rounds,
             Extent::Time(time) => now.saturating_sub(self.first_change.unwrap_or(now)) >= time,
         }
     }
@@ -275,7 +288,7 @@ impl Load for FanOut {
                 }
                 if self.events_awaited == 0 && self.reads_pending == 0 {
                     // What a round without all its events took is no time of the server's.
-                    if std::mem::replace(&mut self.round_is_whole, true) {
+                    if std::mem::replace(&mut self.round_is_whole, true) && !self.is_warming_up() {
                         self.rounds.push(Round { last_event: self.last_event, last_data: now - set_at });
                     }
                     self.rounds_done += 1;
@@ -329,7 +342,9 @@ impl Load for FanOut {
             if std::mem::take(&mut self.awaited[link.index]) {
                 self.events_awaited -= 1;
                 self.last_event = now - set_at;
-                self.event_times.saturating_record((now - set_at).max(1));
+                if !self.is_warming_up() {
+                    self.event_times.saturating_record((now - set_at).max(1));
+                }
             }
         }
     }
