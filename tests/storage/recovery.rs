@@ -39,6 +39,10 @@ fn empty() -> (TempDir, DataDirs) {
 
 /// Creates `/n<zxid>`; all of one length.
 fn create(zxid: i64) -> Vec<u8> {
+    create_with(zxid, b"some data")
+}
+
+fn create_with(zxid: i64, data: &[u8]) -> Vec<u8> {
     let header = TxnHeader {
         session: SessionId(0),
         cxid: 1,
@@ -49,7 +53,7 @@ fn create(zxid: i64) -> Vec<u8> {
     let mut out = Vec::new();
     Txn::Create(CreateTxn {
         path: format!("/n{zxid:04}").into(),
-        data: Some(b"some data"),
+        data: Some(data),
         acl: vec![Acl::OPEN],
         parent_cversion: -1,
         mode: CreateTxnMode::Create { ephemeral: false },
@@ -274,6 +278,37 @@ fn zxids_that_were_never_used_are_no_hole() {
     assert_eq!(told(0), [1, 2, 4, 5, 8, 10, 11, 14]);
     assert_eq!(told(2), [4, 5, 8, 10, 11, 14]);
     assert_eq!(told(8), [10, 11, 14]);
+}
+
+/// Danger: a learner is sent half a record, or told that a record is lost which is longer than one read, or which begins or
+/// ends where a read does.
+#[test]
+fn records_of_any_length_are_read_back() {
+    let read_bytes = 128 << 10;
+    let lengths =
+        [10, read_bytes, 5, 3 * read_bytes, 9 << 20, 1, read_bytes - 14, read_bytes - 13, 0, 700_000];
+    let (_root, dirs) = empty();
+    let mut bytes = LOG_HEADER.to_vec();
+    let mut transactions = Vec::new();
+    for (length, zxid) in lengths.into_iter().cycle().zip(1..=200) {
+        // Around the lengths at which a record ends with a read, and not the nine megabytes more than once.
+        let length = if zxid > 10 { (length + zxid as usize * 4099) % 300_000 } else { length };
+        let transaction = create_with(zxid, &vec![zxid as u8; length]);
+        let start = bytes.len();
+        bytes.resize(start + transaction.len() + 13, 0);
+        put_record(&mut bytes[start..], &transaction);
+        transactions.push(transaction);
+    }
+    fs::write(dirs.logs.join("log.1"), bytes).unwrap();
+    for after in [0, 3, 4, 150] {
+        let mut reader = LogReader::new(&dirs, Zxid(after), Zxid(200)).unwrap();
+        for zxid in after + 1..=200 {
+            let (found, transaction) = reader.next_record().unwrap().expect("a record");
+            assert_eq!(found, Zxid(zxid));
+            assert!(transaction == transactions[zxid as usize - 1], "other bytes at {zxid}");
+        }
+        assert!(reader.next_record().unwrap().is_none());
+    }
 }
 
 /// A lost log file, between the snapshot and the oldest log or between two logs: the state would be wrong without
