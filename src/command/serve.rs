@@ -17,7 +17,7 @@ use crate::{
     pipeline::{
         self, CoreLanes, MemberOptions, Pipeline, PipelineOptions, ReapPolicy, SnapshotPolicy, StopFlag, Work,
     },
-    status::Board,
+    status::{Board, picture::StartPicture},
     storage::{
         DataDirs, LogConfig, LogFailure, TxnLog,
         lock::DirectoryLock,
@@ -86,9 +86,16 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
         None => None,
     };
     let loaded_bytes = recovered.snapshot.as_ref().map_or(0, |used| used.bytes);
+    let snapshot_time = recovered.snapshot.as_ref().map_or(Duration::ZERO, |used| used.elapsed);
+    let start = StartPicture {
+        whole_ms: recovered.elapsed.as_millis() as u64,
+        snapshot_ms: snapshot_time.as_millis() as u64,
+        records: recovered.replayed.records,
+    };
     let mut tree = recovered.tree;
     let client_cores = listeners.len();
     let board = Arc::new(Board::new(client_cores, cfg, address.port()));
+    board.set_start(start);
     let shared = Arc::new(EdgeShared::new(Arc::clone(&board), cfg.protection.connection_throttle.clone()));
     let looks_out = !options.overprovisioned && options.has_own_pipeline_thread();
     let edge_options = Arc::new(EdgeOptions::new(cfg, client_cores, looks_out, clock));

@@ -238,6 +238,10 @@ pub const HISTORY_BYTES_PER_SECOND: u64 = 72 << 20;
 /// Such pieces that wait in memory for one learner. Full: its thread waits.
 pub const STREAM_PIECES: usize = 4;
 
+/// Servers whose queues and acknowledgements a leader measures, 8 KiB each; of further ones it tells nothing. Any number may
+/// come to the quorum port.
+pub const LEARNERS_TIMED: usize = 64;
+
 /// Lookups of names that may hang at once, each on a thread of its own. More: the dial fails and is tried again.
 pub const LOOKUPS_MAX: usize = 64;
 

@@ -43,7 +43,7 @@ pub use stream::Source;
 
 use crate::{
     config::ensemble::{HostPort, PeerAddress},
-    status::links::LinksFigures,
+    status::{links::LinksFigures, picture::LearnerPicture},
 };
 use bytes::Bytes;
 use election::Election;
@@ -298,6 +298,16 @@ impl Links {
     /// Lets any thread end the pipeline's sleep.
     pub fn waker(&self) -> Waker {
         self.ground.waker.clone()
+    }
+
+    /// Who is at the other end of a link, as far as that is known.
+    pub fn server_at(&self, link: LinkId) -> Option<ServerId> {
+        self.quorum.server_at(link)
+    }
+
+    /// How the queues of learners have done since start, by server; of acknowledgements the links know nothing.
+    pub fn learner_queues(&self) -> Vec<LearnerPicture> {
+        self.quorum.learner_queues()
     }
 
     /// All connections in numbers.

@@ -11,6 +11,7 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice, Write},
     net::TcpStream,
+    time::Instant,
 };
 use zkfast_wire::{Zxid, quorum};
 
@@ -32,6 +33,8 @@ enum Part {
     Stream(StreamEnd),
     /// When everything before this has left, the transfer through this zxid is done.
     Mark(Zxid),
+    /// Queued then: when everything before this has left, its waiting is over.
+    Sample(Instant),
 }
 
 /// What came of an attempt to write.
@@ -63,6 +66,8 @@ pub(super) struct Outbox {
     /// Bytes of a stream's pieces among the parts.
     piece_bytes: usize,
     spare: Vec<u8>,
+    /// Samples that have left.
+    samples: Vec<Instant>,
 }
 
 impl Outbox {
@@ -118,6 +123,16 @@ impl Outbox {
         self.parts.push_back(Part::Mark(through));
     }
 
+    /// From now on until what is queued now has left is a sample of how long packets wait.
+    pub(super) fn put_sample(&mut self, now: Instant) {
+        self.parts.push_back(Part::Sample(now));
+    }
+
+    /// When the samples were queued that have left since this was asked last.
+    pub(super) fn take_samples(&mut self) -> impl Iterator<Item = Instant> {
+        self.samples.drain(..)
+    }
+
     /// Writes once what the socket takes; `done` gets the marks that were passed.
     ///
     /// # Errors
@@ -134,7 +149,7 @@ impl Outbox {
             let bytes: &[u8] = match part {
                 Part::Run { bytes, sent, .. } => &bytes[*sent..],
                 Part::Shared(bytes) => bytes,
-                Part::Mark(_) => continue,
+                Part::Mark(_) | Part::Sample(_) => continue,
                 Part::Stream(_) => break,
             };
             if count == SLICES_MAX {
@@ -175,6 +190,10 @@ impl Outbox {
                 }
                 Part::Mark(through) => {
                     done.push(*through);
+                    self.parts.pop_front();
+                }
+                Part::Sample(queued) => {
+                    self.samples.push(*queued);
                     self.parts.pop_front();
                 }
                 Part::Stream(stream) => match stream.next().map_err(WriteError::Source)? {
@@ -227,6 +246,10 @@ impl Outbox {
                 }
                 Part::Mark(through) => {
                     done.push(*through);
+                    self.parts.pop_front();
+                }
+                Part::Sample(queued) => {
+                    self.samples.push(*queued);
                     self.parts.pop_front();
                 }
                 Part::Stream(_) => unreachable!("nothing behind a stream was written"),

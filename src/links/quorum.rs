@@ -13,8 +13,12 @@ use super::{
     stream::{self, Source},
 };
 use crate::{
-    config::ensemble::HostPort,
-    status::links::{LinkFigures, LinkTroubles, Traffic},
+    config::{ensemble::HostPort, limits},
+    status::{
+        histogram::Histogram,
+        links::{LinkFigures, LinkTroubles, Traffic},
+        picture::LearnerPicture,
+    },
 };
 use bytes::Bytes;
 use std::{
@@ -80,6 +84,18 @@ impl Link {
     }
 }
 
+/// Of so many packets to a learner one is timed, as Apache's leader does (`LearnerHandler`, markerPacketInterval).
+const TIMED_ONE_IN: u64 = 1000;
+
+/// How a learner's queue does (row O105e).
+#[derive(Default)]
+struct Queue {
+    /// Packets left in it, after each attempt to send.
+    packets: Histogram,
+    /// How long one in [`TIMED_ONE_IN`] packets waited, milliseconds.
+    wait_ms: Histogram,
+}
+
 #[derive(Default)]
 pub(super) struct Quorum {
     links: BTreeMap<LinkId, Link>,
@@ -94,6 +110,8 @@ pub(super) struct Quorum {
     overflowed: Vec<LinkId>,
     refusal_told: bool,
     pub(super) troubles: LinkTroubles,
+    /// Of learners that have said who they are; they are kept when their links go.
+    queues: BTreeMap<ServerId, Queue>,
     marks: Vec<Zxid>,
 }
 
@@ -271,7 +289,11 @@ impl Quorum {
     pub(super) fn put(&mut self, id: LinkId, count: u64, ground: &Ground, put: impl FnOnce(&mut Outbox)) {
         let Some(link) = self.links.get_mut(&id) else { return };
         put(&mut link.outbox);
+        let before = link.traffic.packets_sent;
         link.traffic.packets_sent += count;
+        if before / TIMED_ONE_IN != link.traffic.packets_sent / TIMED_ONE_IN && link.introduced.is_some() {
+            link.outbox.put_sample(Instant::now());
+        }
         if link.outbox.waiting_bytes() > ground.options.queue_bytes_max {
             // Once is enough.
             if !self.overflowed.contains(&id) {
@@ -345,6 +367,9 @@ impl Quorum {
             }
         };
         link.traffic.bytes_sent += bytes as u64;
+        if let Some(server) = link.introduced {
+            note_queue(&mut self.queues, server, &mut link.outbox);
+        }
         let wants_write = match written {
             Written::Some => true,
             Written::Starved => {
@@ -450,6 +475,20 @@ impl Quorum {
         }
     }
 
+    pub(super) fn server_at(&self, id: LinkId) -> Option<ServerId> {
+        self.links.get(&id)?.server()
+    }
+
+    pub(super) fn learner_queues(&self) -> Vec<LearnerPicture> {
+        let picture = |(server, queue): (&ServerId, &Queue)| LearnerPicture {
+            server: *server,
+            queued_packets: queue.packets.read(),
+            queue_ms: queue.wait_ms.read(),
+            ..LearnerPicture::default()
+        };
+        self.queues.iter().map(picture).collect()
+    }
+
     pub(super) fn figures(&self, now: Instant) -> Vec<LinkFigures> {
         self.links
             .iter()
@@ -465,6 +504,18 @@ impl Quorum {
                 is_transferring: link.outbox.is_streaming(),
             })
             .collect()
+    }
+}
+
+fn note_queue(queues: &mut BTreeMap<ServerId, Queue>, server: ServerId, outbox: &mut Outbox) {
+    if queues.len() >= limits::LEARNERS_TIMED && !queues.contains_key(&server) {
+        outbox.take_samples().for_each(drop);
+        return;
+    }
+    let queue = queues.entry(server).or_default();
+    queue.packets.record(outbox.waiting_packets());
+    for queued in outbox.take_samples() {
+        queue.wait_ms.record(queued.elapsed().as_millis() as u64);
     }
 }
 

@@ -1,9 +1,12 @@
 //! Out of the order into the tree: the only place where a transaction is applied.
 
-use super::{BarrierKind, Duty, Pipeline, submit::leading_buffer};
+use super::{BarrierKind, Duty, Pipeline, member::note_since, submit::leading_buffer};
 use crate::{
     config::limits,
-    cores::messages::{Asker, Delivery, Step},
+    cores::{
+        clock,
+        messages::{Asker, Delivery, Step},
+    },
 };
 use zkfast_tree::{Answer, Applied};
 use zkfast_wire::{OpCode, SessionId, TxnHeader, Zxid};
@@ -18,6 +21,7 @@ impl Pipeline {
             return self.replay(through);
         }
         let before = self.pending.len();
+        let heard_ms = clock::wall_ms();
         let mut fetched = 0;
         while let Some(oldest) = self.pending.front()
             && oldest.zxid <= through
@@ -43,6 +47,10 @@ impl Pipeline {
                 Err(error) => panic!("transaction {} cannot be applied: {error}", pending.zxid),
             };
             assert_eq!(applied.header.zxid, pending.zxid, "applied out of order");
+            match self.applied_times.last_mut() {
+                Some((time_ms, count)) if *time_ms == applied.header.time_ms => *count += 1,
+                _ => self.applied_times.push((applied.header.time_ms, 1)),
+            }
             let asker = match self.duty {
                 Duty::Forwards => self.claim(&applied.header),
                 Duty::Orders | Duty::Idle => pending.asker,
@@ -61,10 +69,27 @@ impl Pipeline {
             Duty::Orders | Duty::Idle => &self.counters.committed,
         };
         committed.add((before - self.pending.len()) as u64);
+        self.note_applied(heard_ms);
         self.publish();
         if self.snapshots.is_due() {
             self.log.roll();
             self.snapshots.take(&mut self.tree);
+        }
+    }
+
+    /// O105d: how long what was applied just now has been on its way. `heard_ms`: when it was known to be committed.
+    fn note_applied(&mut self, heard_ms: i64) {
+        let applied_ms = clock::wall_ms();
+        let heard = match self.duty {
+            Duty::Orders if self.member.is_some() => Some(&self.counters.quorum_ack_latency),
+            Duty::Forwards => Some(&self.counters.commit_propagation_latency),
+            Duty::Orders | Duty::Idle => None,
+        };
+        for (time_ms, count) in self.applied_times.drain(..) {
+            if let Some(heard) = heard {
+                note_since(heard, time_ms, heard_ms, count);
+            }
+            note_since(&self.counters.propagation_latency, time_ms, applied_ms, count);
         }
     }
 

@@ -180,6 +180,8 @@ pub struct Pipeline {
     sent: VecDeque<Arc<CommitBatch>>,
     /// Steps of the batch that is being made.
     steps: Vec<Step>,
+    /// What is being applied, in runs with the same time in their headers: that time and how many.
+    applied_times: Vec<(i64, u64)>,
     effects: Vec<Effect>,
     /// Submissions taken from a lane and not yet looked at.
     group: Vec<Submission>,
@@ -249,6 +251,7 @@ impl Pipeline {
             barriers: VecDeque::new(),
             sent: VecDeque::new(),
             steps: Vec::new(),
+            applied_times: Vec::new(),
             effects: Vec::new(),
             group: Vec::new(),
             scratch: Vec::new(),
@@ -379,6 +382,7 @@ impl Pipeline {
         if self.log.pending_bytes() >= FLUSHED_AHEAD_BYTES {
             self.log.flush()?;
         }
+        self.note_durable(flushed.through);
         let epoch = self.node.epoch();
         self.step(Event::Durable { epoch, zxid: flushed.through });
         self.send_batch();

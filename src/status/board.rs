@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use zkfast_wire::{ServerId, Zxid};
@@ -13,7 +13,7 @@ use zkfast_wire::{ServerId, Zxid};
 use super::counters::{CoreCounters, PipelineCounters};
 use super::environment;
 use super::four_letter::Word;
-use super::picture::{Mode, Picture, QuorumPicture, Settings, Totals};
+use super::picture::{Mode, Picture, QuorumPicture, Settings, StartPicture, Totals};
 use crate::config::ZooCfg;
 
 /// Apache's trace mask at start: client requests, sessions, session ends and warnings (row O87).
@@ -27,6 +27,7 @@ pub struct Board {
     settings: Settings,
     started: Instant,
     serving: AtomicBool,
+    start: OnceLock<StartPicture>,
     trace_mask: AtomicI64,
     /// The role in an ensemble, shown by the pipeline once a tick and when it changes.
     quorum: Mutex<Option<(Mode, QuorumPicture)>>,
@@ -54,6 +55,7 @@ impl Board {
             },
             started: Instant::now(),
             serving: AtomicBool::new(false),
+            start: OnceLock::new(),
             trace_mask: AtomicI64::new(DEFAULT_TRACE_MASK),
             quorum: Mutex::default(),
             marks: Mutex::default(),
@@ -78,6 +80,11 @@ impl Board {
     /// Are clients served now?
     pub fn is_serving(&self) -> bool {
         self.serving.load(Relaxed)
+    }
+
+    /// Tells what it took to load the state; of several times the first.
+    pub fn set_start(&self, start: StartPicture) {
+        let _ = self.start.set(start);
     }
 
     /// Keeps what `stmk` says (row O87).
@@ -125,6 +132,7 @@ impl Board {
             response_bytes: sizes(self.cores.iter().map(|core| core.response_bytes.read())),
             record_bytes: self.pipeline.record_bytes.read(),
             settings: self.settings.clone(),
+            start: self.start.get().copied(),
             directory_bytes,
             trace_mask: self.trace_mask.load(Relaxed),
             ..Picture::default()
@@ -143,6 +151,7 @@ impl Board {
         self.pipeline.flush_latency.reset_extremes();
         self.pipeline.flush_records.reset_extremes();
         self.pipeline.snapshot_latency.reset_extremes();
+        self.pipeline.latencies().iter().for_each(|latency| latency.reset_extremes());
         self.pipeline.record_bytes.reset();
     }
 }

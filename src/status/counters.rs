@@ -215,6 +215,38 @@ pub struct PipelineCounters {
     pub snapshot_errors: Counter,
     /// Sizes of transactions, in bytes.
     pub record_bytes: SizeGauge,
+    /// From the time in a transaction's header to each of these, milliseconds (row O105d): it is applied here;
+    pub propagation_latency: Histogram,
+    /// a quorum has it, which its leader sees;
+    pub quorum_ack_latency: Histogram,
+    /// a follower is proposed it;
+    pub proposal_latency: Histogram,
+    /// it is durable at a voter, and acknowledged;
+    pub proposal_ack_creation_latency: Histogram,
+    /// a learner hears that it is committed.
+    pub commit_propagation_latency: Histogram,
+}
+
+impl PipelineCounters {
+    /// The names of [`latencies`](Self::latencies) in `mntr`.
+    pub const LATENCIES: [&'static str; 5] = [
+        "propagation_latency",
+        "quorum_ack_latency",
+        "proposal_latency",
+        "proposal_ack_creation_latency",
+        "commit_propagation_latency",
+    ];
+
+    /// What is counted from the time in a transaction's header, in milliseconds.
+    pub const fn latencies(&self) -> [&Histogram; 5] {
+        [
+            &self.propagation_latency,
+            &self.quorum_ack_latency,
+            &self.proposal_latency,
+            &self.proposal_ack_creation_latency,
+            &self.commit_propagation_latency,
+        ]
+    }
 }
 
 #[cfg(test)]

@@ -54,10 +54,16 @@ impl Histogram {
     /// Counts one value. Only the owning thread may call this.
     #[inline]
     pub fn record(&self, value: u64) {
+        self.record_many(value, 1);
+    }
+
+    /// Counts one value so many times. Only the owning thread may call this.
+    #[inline]
+    pub fn record_many(&self, value: u64, times: u64) {
         let value = if value > VALUE_MAX { VALUE_MAX } else { value };
         let count = &self.counts[bucket_of(value)];
-        count.store(count.load(Relaxed) + 1, Relaxed);
-        self.sum.store(self.sum.load(Relaxed).wrapping_add(value), Relaxed);
+        count.store(count.load(Relaxed) + times, Relaxed);
+        self.sum.store(self.sum.load(Relaxed).wrapping_add(value.wrapping_mul(times)), Relaxed);
         if value > self.max.load(Relaxed) {
             self.max.store(value, Relaxed);
         }

@@ -1,9 +1,11 @@
 //! The lines of `mntr` (row O81): Apache's names, so that dashboards go on working.
 //!
-//! What Apache measures inside its processors and thread pools has no counterpart here and no line. Durations are in
+//! What Apache measures inside its processors and thread pools has no counterpart here and no line (`tests/ensemble/metrics`
+//! names each, with the reason). Durations are in
 //! milliseconds as there; since most of ours are far below one, means keep four decimals and the `_us` lines at the
 //! end tell microseconds.
 
+use super::counters::PipelineCounters;
 use super::histogram::Reading;
 use super::picture::{Picture, Spans};
 use super::version;
@@ -71,6 +73,11 @@ pub fn lines(picture: &Picture) -> Vec<(String, Value)> {
         lines.integer(&format!("cnt_{name}"), count as i64);
         lines.integer(&format!("sum_{name}"), count as i64);
     }
+    let start = picture.start;
+    lines.once("dbinittime", start.map(|start| start.whole_ms));
+    lines.once("startup_snap_load_time", start.map(|start| start.snapshot_ms));
+    lines.once("startup_txns_load_time", start.map(|start| start.whole_ms.saturating_sub(start.snapshot_ms)));
+    lines.once("startup_txns_loaded", start.map(|start| start.records));
     lines.summary_ms("fsynctime", &totals.flush_latency);
     lines.summary_ms("snapshottime", &totals.snapshot_latency);
     lines.summary("sync_processor_batch_size", &totals.flush_records, 1.0);
@@ -78,6 +85,10 @@ pub fn lines(picture: &Picture) -> Vec<(String, Value)> {
     {
         lines.summary_ms(name, reading);
         lines.quantiles(name, reading, whole_ms);
+    }
+    for (name, reading) in PipelineCounters::LATENCIES.into_iter().zip(&totals.transaction_latencies) {
+        lines.summary(name, reading, 1.0);
+        lines.quantiles(name, reading, |ms| ms);
     }
     for (name, reading) in [
         ("readlatency_us", &totals.read_latency),
@@ -127,6 +138,20 @@ fn gauges(picture: &Picture, lines: &mut Lines) {
     lines.spans("election_time", &quorum.elections);
     lines.spans("unavailable_time", &quorum.elections);
     lines.spans("leader_unavailable_time", &quorum.elections_won);
+    lines.spans("follower_sync_time", &quorum.follower_syncs);
+    lines.spans("observer_sync_time", &quorum.observer_syncs);
+    lines.summary("inflight_diff_count", &quorum.diffs_at_a_time, 1.0);
+    lines.summary("inflight_snap_count", &quorum.images_at_a_time, 1.0);
+    for learner in &quorum.learners {
+        let name = |what: &str| format!("{}_{what}", learner.server);
+        lines.summary(&name("learner_handler_qp_size"), &learner.queued_packets, 1.0);
+        for (what, reading) in
+            [("learner_handler_qp_time_ms", &learner.queue_ms), ("ack_latency", &learner.ack_ms)]
+        {
+            lines.summary(&name(what), reading, 1.0);
+            lines.quantiles(&name(what), reading, |ms| ms);
+        }
+    }
     let Some(leader) = &quorum.leader else { return };
     lines.integer("learners", leader.learners as i64);
     lines.integer("synced_followers", leader.synced_followers as i64);
@@ -164,6 +189,18 @@ impl Lines {
         self.integer(&format!("sum_{name}"), rounded(reading.sum()));
     }
 
+    /// The summary of something that happens once.
+    fn once(&mut self, name: &str, value: Option<u64>) {
+        let count = value.iter().len() as i64;
+        let value = value.unwrap_or_default();
+        self.double(&format!("avg_{name}"), value as f64);
+        for (prefix, number) in
+            [("min", value as i64), ("max", value as i64), ("cnt", count), ("sum", value as i64)]
+        {
+            self.integer(&format!("{prefix}_{name}"), number);
+        }
+    }
+
     fn spans(&mut self, name: &str, spans: &Spans) {
         self.double(&format!("avg_{name}"), spans.sum_ms as f64 / spans.count.max(1) as f64);
         let Spans { count, sum_ms, min_ms, max_ms } = *spans;
@@ -187,6 +224,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::picture::StartPicture;
     use std::collections::BTreeSet;
 
     #[test]
@@ -205,6 +243,29 @@ mod tests {
         let lines = lines(&Picture::default());
         let names: BTreeSet<&str> = lines.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names.len(), lines.len());
+    }
+
+    /// O105a. Danger: what a start took is told in another unit, or as if it had been several.
+    #[test]
+    fn a_start_is_told_once() {
+        let text = |start| {
+            let lines = lines(&Picture { start, ..Picture::default() });
+            let of_start = |name: &str| name.contains("startup") || name.contains("dbinit");
+            let told = lines.into_iter().filter(|(name, _)| of_start(name));
+            told.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>()
+        };
+        let told = text(Some(StartPicture { whole_ms: 30, snapshot_ms: 20, records: 7 }));
+        for line in [
+            "avg_dbinittime 30.0",
+            "cnt_dbinittime 1",
+            "max_startup_snap_load_time 20",
+            "sum_startup_txns_load_time 10",
+            "avg_startup_txns_loaded 7.0",
+            "cnt_startup_txns_loaded 1",
+        ] {
+            assert!(told.iter().any(|found| found == line), "{line}: {told:?}");
+        }
+        assert!(text(None).contains(&"cnt_dbinittime 0".to_owned()));
     }
 
     /// What monitoring reads: the gauges and latencies that Apache 3.8.0 printed on an idle standalone server.

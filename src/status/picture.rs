@@ -80,6 +80,8 @@ pub struct Picture {
     pub record_bytes: [i64; 3],
     /// The configuration in use.
     pub settings: Settings,
+    /// How this process began, once it is through with that.
+    pub start: Option<StartPicture>,
     /// Bytes in data directory and log directory. Only filled in for the words that print them.
     pub directory_bytes: (u64, u64),
     /// What only a member of an ensemble has.
@@ -118,6 +120,17 @@ pub struct Settings {
     pub client_listen_backlog: i32,
     /// `myid`, 0 for a standalone server.
     pub server_id: ServerId,
+}
+
+/// What it took to load the state at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct StartPicture {
+    /// All of it, milliseconds.
+    pub whole_ms: u64,
+    /// The snapshot alone, milliseconds.
+    pub snapshot_ms: u64,
+    /// Transactions of the log behind it.
+    pub records: u64,
 }
 
 /// What a member of an ensemble tells beyond a standalone server.
@@ -159,6 +172,29 @@ pub struct QuorumPicture {
     pub revalidations: u64,
     /// The epoch that this server has accepted last.
     pub epoch: i64,
+    /// As a follower: from when its leader took it in until it was in step.
+    pub follower_syncs: Spans,
+    /// The same as an observer.
+    pub observer_syncs: Spans,
+    /// Learners that were being sent records when one more was, or had been.
+    pub diffs_at_a_time: Reading,
+    /// The same of images.
+    pub images_at_a_time: Reading,
+    /// What was measured of each learner, and of this server's own acknowledgements, while it led.
+    pub learners: Vec<LearnerPicture>,
+}
+
+/// What a leader measures of one server.
+#[derive(Clone, Debug, Default)]
+pub struct LearnerPicture {
+    /// Which.
+    pub server: ServerId,
+    /// Packets that waited for its socket, looked at each time when something was sent.
+    pub queued_packets: Reading,
+    /// How long one in a thousand packets waited, milliseconds.
+    pub queue_ms: Reading,
+    /// From the order of one in a thousand transactions to its acknowledgement, milliseconds.
+    pub ack_ms: Reading,
 }
 
 /// Times in milliseconds, summed up.
@@ -263,11 +299,13 @@ pub struct Totals {
     pub flush_records: Reading,
     /// Snapshots in nanoseconds.
     pub snapshot_latency: Reading,
+    /// In the order of [`PipelineCounters::LATENCIES`], milliseconds.
+    pub transaction_latencies: [Reading; PipelineCounters::LATENCIES.len()],
 }
 
 impl Totals {
     /// The plain counters by their names in `mntr`.
-    pub const NAMES: [&'static str; 28] = [
+    pub const NAMES: [&'static str; 29] = [
         "packets_received",
         "packets_sent",
         "bytes_received_count",
@@ -292,6 +330,7 @@ impl Totals {
         "proposal_count",
         "commit_count",
         "fsync_threshold_exceed_count",
+        "snapshot_error_count",
         "log_space_refused_count",
         "leadership_given_up_count",
         "learner_proposal_received_count",
@@ -304,6 +343,7 @@ impl Totals {
             flush_latency: pipeline.flush_latency.read(),
             flush_records: pipeline.flush_records.read(),
             snapshot_latency: pipeline.snapshot_latency.read(),
+            transaction_latencies: pipeline.latencies().map(|latency| latency.read()),
             ..Self::default()
         };
         for core in cores {
@@ -341,6 +381,7 @@ impl Totals {
             &pipeline.appended,
             &pipeline.committed,
             &pipeline.flushes_slow,
+            &pipeline.snapshot_errors,
             &pipeline.refused_for_space,
             &pipeline.leaderships_given_up,
             &pipeline.learner_proposals,
@@ -366,6 +407,9 @@ impl Totals {
             flush_latency: self.flush_latency.since(&earlier.flush_latency),
             flush_records: self.flush_records.since(&earlier.flush_records),
             snapshot_latency: self.snapshot_latency.since(&earlier.snapshot_latency),
+            transaction_latencies: std::array::from_fn(|index| {
+                self.transaction_latencies[index].since(&earlier.transaction_latencies[index])
+            }),
         }
     }
 

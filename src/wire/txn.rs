@@ -42,6 +42,12 @@ impl TxnHeader {
         Ok(Self { session, cxid, zxid, time_ms, kind })
     }
 
+    /// The time alone of a record that begins with a header; `None` if that is cut short.
+    pub fn time_of(record: &[u8]) -> Option<i64> {
+        // Behind session, cxid and zxid.
+        record.get(20..28).and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes)
+    }
+
     /// Writes the five fields.
     pub fn encode(&self, out: &mut impl BufMut) {
         let mut bytes = [0; Self::ENCODED_BYTES];

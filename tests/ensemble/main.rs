@@ -18,6 +18,7 @@ mod lifetimes;
 mod limits;
 mod load;
 mod local_session;
+mod metrics;
 mod mixed;
 mod moved;
 mod namespaces;

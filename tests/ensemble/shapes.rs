@@ -5,6 +5,7 @@ use crate::{
     cluster::{Cluster, Shape},
     history::Syncs,
     load::{Load, Plan},
+    metrics,
     peers::{Client, DEADLINE, Kind, client::path_alone},
 };
 use std::{
@@ -17,6 +18,7 @@ use zkfast_wire::OpCode;
 #[test]
 fn observers_see_everything_and_decide_nothing() {
     let zkfast = Kind::under_test();
+    let mut names = metrics::Names::default();
     for kinds in [
         [zkfast; 4],
         [zkfast, zkfast, Kind::Apache, Kind::Apache],
@@ -52,7 +54,7 @@ fn observers_see_everything_and_decide_nothing() {
                 }
             }
         }
-        members_tell_what_apaches_tell(&cluster);
+        names.look_at(&cluster);
         // Three voters of which one is left: the observer is no second one.
         let left = (0..3).find(|index| *index != leader).expect("a follower");
         for index in (0..3).filter(|index| *index != left) {
@@ -60,51 +62,7 @@ fn observers_see_everything_and_decide_nothing() {
         }
         cluster.await_modes("end of service", |modes| modes.iter().all(Option::is_none));
     }
-}
-
-/// Names in `mntr` that Apache ZooKeeper 3.8.0 has for every member, for its leader, and for an observer of 3.9.
-const EVERY_MEMBER: &str = "peer_state quorum_size looking_count diff_count snap_count revalidate_count \
-    quit_leading_due_to_disloyal_voter learner_proposal_received_count learner_commit_received_count proposal_count \
-    commit_count avg_election_time cnt_election_time max_election_time min_election_time sum_election_time \
-    cnt_unavailable_time cnt_leader_unavailable_time connection_revalidate_count";
-const LEADER: &str = "learners synced_followers synced_non_voting_followers synced_observers pending_syncs leader_uptime \
-    last_proposal_size max_proposal_size min_proposal_size";
-
-/// O72-O81, O105b, O105e. Danger: a dashboard that was made for Apache's ensembles shows nothing of ours, or shows another
-/// role than the server has.
-fn members_tell_what_apaches_tell(cluster: &Cluster) {
-    let leader = cluster.leader();
-    for index in 0..cluster.size() {
-        let mode = cluster.server(index).mode().expect("all of them serve");
-        let text = cluster.server(index).four_letter("mntr").expect("mntr");
-        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("zk_{name}\t")));
-        let names =
-            EVERY_MEMBER.split_whitespace().chain(LEADER.split_whitespace().filter(|_| index == leader));
-        for name in names {
-            assert!(
-                value(name).is_some(),
-                "{mode} {} ({:?}) has no zk_{name}",
-                index + 1,
-                cluster.kind(index)
-            );
-        }
-        let state = match mode.as_str() {
-            "leader" => "leading - broadcast",
-            "follower" => "following - broadcast",
-            _ => "observing - broadcast",
-        };
-        assert_eq!((value("server_state"), value("peer_state")), (Some(mode.as_str()), Some(state)));
-        let observed = (mode == "observer").then(|| (leader + 1).to_string());
-        assert_eq!(value("observer_master_id"), observed.as_deref());
-        let is_positive = |name: &str| {
-            value(name).is_some_and(|number| number.parse::<u64>().is_ok_and(|number| number > 0))
-        };
-        assert!(is_positive("learner_commit_received_count") || index == leader, "{mode}");
-        assert!(is_positive("cnt_unavailable_time") && is_positive("looking_count"), "{mode}");
-        if index != leader {
-            assert_eq!(value("leader_uptime"), None, "only a leader has that");
-        }
-    }
+    names.compare();
 }
 
 /// Danger: votes are counted by heads where they should be weighed (Q7).

@@ -50,6 +50,8 @@ pub const WALL_CLOCK_ROOMS: &[(&str, &str)] = &[
     ("src/cores/clock.rs", "reads it"),
     ("src/pipeline/mod.rs", "looks at it once a turn"),
     ("src/pipeline/submit.rs", "ctime and mtime of transactions; the dates in `dump`"),
+    ("src/pipeline/commit.rs", "how old a transaction is by its header, for `mntr`"),
+    ("src/pipeline/member/latency.rs", "how old a transaction is by its header, for `mntr`"),
     ("src/pipeline/reaper.rs", "a TTL counts from mtime"),
     ("src/pipeline/member/service.rs", "times of the node that holds the configuration"),
     ("src/pipeline/snapshots.rs", "a seed"),

@@ -1,12 +1,12 @@
 //! One arm for each effect. The texts of [`Effect`] are the contract; what can be asserted of them is.
 
-use super::{Pipeline, end_process, or_end};
+use super::{Pipeline, end_process, latency::SyncKind, or_end};
 use crate::{
     pipeline::{Duty, Pending},
     storage::epochs,
 };
 use bytes::{Bytes, BytesMut};
-use zkfast_wire::{Packet, Zxid, quorum::put_touch};
+use zkfast_wire::{Packet, TxnHeader, Zxid, quorum::put_touch};
 use zkfast_zab::{Effect, EpochFile, Event, LinkId, Trouble};
 
 /// Sessions told in one PING: 12 bytes each, and Apache's leader takes packets of less than 1 MiB.
@@ -87,6 +87,7 @@ impl Pipeline {
             Effect::Send { link, packet } => {
                 if matches!(packet, Packet::Diff { .. } | Packet::Trunc { .. }) {
                     self.the_member().standing.diffs_sent += 1;
+                    self.the_member().latency.begin_sync(link, SyncKind::Diff);
                 }
                 self.links().send(link, &packet);
             }
@@ -106,6 +107,7 @@ impl Pipeline {
             }
             Effect::SendSnapshot { link, zxid } => {
                 self.the_member().standing.images_sent += 1;
+                self.the_member().latency.begin_sync(link, SyncKind::Image);
                 self.send_snapshot(link, zxid);
             }
             Effect::Notify { to, notification } => self.links().notify(to, notification),
@@ -147,7 +149,9 @@ impl Pipeline {
     /// Lays a record into the log, and keeps it at hand until it is applied.
     fn append_to_history(&mut self, zxid: Zxid, record: Bytes) {
         self.note_gap_before(zxid);
+        let time_ms = TxnHeader::time_of(&record).unwrap_or_default();
         let member = self.the_member();
+        member.latency.append(zxid, time_ms);
         member.depth.append(zxid, record.len());
         member.appended.add(record.len());
         member.window.push(zxid, record.clone());
@@ -155,6 +159,7 @@ impl Pipeline {
         if self.pending.back().is_none_or(|last| last.zxid < zxid) {
             self.snapshots.count(record.len());
             self.counters.learner_proposals.increment();
+            self.note_proposal(time_ms);
             self.counters.record_bytes.note(record.len() as u64);
             self.pending.push_back(Pending { zxid, record: record.clone(), asker: None });
         }
@@ -197,6 +202,7 @@ impl Pipeline {
     fn link_is_gone(&mut self, link: LinkId) {
         let member = self.the_member();
         member.leader.forget(link);
+        member.latency.end_sync(link);
         if member.installing.as_ref().is_some_and(|installing| installing.link == link) {
             // Whatever its thread has read is dropped (ZOOKEEPER-2872).
             member.installing = None;

@@ -81,7 +81,8 @@ impl Pipeline {
     }
 
     fn reopen_log(&mut self, last: Zxid) {
-        let member = self.member.as_ref().expect("a member");
+        let member = self.member.as_mut().expect("a member");
+        member.latency.forget_appended();
         let (config, wake) = (member.options.log.clone(), member.doorbell.wake_fd());
         or_end("the transaction log cannot be opened again", self.log.reopen(config, last, wake));
         assert!(self.log.appended() == last && self.log.durable() == last);

@@ -18,7 +18,7 @@
 //! [`read_only`] reads without a leader; [`desk`] who waits for what; [`service`] when clients
 //! are served; [`suspension`] clients kept over the end of an epoch;
 //! [`window`] records at hand; [`depth`] how much there is to send, [`pace`] how fast; [`sources`] bytes for learners; [`upkeep`] a leader whose disk
-//! takes nothing; [`standing`] what status commands tell.
+//! takes nothing; [`standing`] what status commands tell; [`latency`] how long things take.
 
 mod depth;
 mod desk;
@@ -27,6 +27,7 @@ mod effects;
 pub(super) mod fixture;
 mod history;
 mod install;
+mod latency;
 mod leader;
 mod learner;
 mod local;
@@ -54,6 +55,8 @@ use crate::{
 use depth::LogDepth;
 use desk::{LeaderDesk, LearnerDesk, Unanswered};
 use install::Installing;
+use latency::Latency;
+pub(super) use latency::note_since;
 use local::LocalSessions;
 use pace::Appended;
 use std::{
@@ -155,6 +158,7 @@ pub(super) struct Member {
     /// When what waits for the next one must be written.
     flush_at_ms: u64,
     standing: standing::Standing,
+    latency: Latency,
     disk: upkeep::DiskWatch,
 }
 
@@ -243,6 +247,7 @@ impl Pipeline {
             flushed_ms: 0,
             flush_at_ms: u64::MAX,
             standing: standing::Standing::new(now_ms),
+            latency: Latency::default(),
             disk: upkeep::DiskWatch::default(),
             options: member,
         }));
@@ -426,6 +431,7 @@ impl Pipeline {
         let any = !received.is_empty();
         let mut events = received.drain(..).peekable();
         while let Some(event) = events.next() {
+            self.note_heard(&event);
             if !events.peek().is_some_and(|next| is_said_again(&event, next)) {
                 self.step_of_many(event);
             }

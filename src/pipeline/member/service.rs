@@ -49,6 +49,9 @@ impl Pipeline {
             Service::Observing => "observing",
         };
         log::info!("{role} in epoch {}: serving clients at {shown}", epoch.0);
+        if service != Service::Leading {
+            self.note_in_step(service == Service::Observing);
+        }
         self.begin_standing();
         self.publish();
     }

@@ -108,6 +108,10 @@ impl Pipeline {
             }
             _ => None,
         };
+        let (follower_syncs, observer_syncs) = member.latency.syncs();
+        let (diffs_at_a_time, images_at_a_time) = member.latency.at_a_time();
+        let mut learners = member.links.learner_queues();
+        member.latency.add_acks(&mut learners);
         let picture = QuorumPicture {
             peer_state: peer_state.to_owned(),
             quorum_size: ensemble.members.iter().filter(|member| !member.observer).count() as u64,
@@ -130,6 +134,11 @@ impl Pipeline {
             images_sent: member.standing.images_sent,
             revalidations: member.standing.revalidations,
             epoch: self.node.epoch().0,
+            follower_syncs,
+            observer_syncs,
+            diffs_at_a_time: diffs_at_a_time.read(),
+            images_at_a_time: images_at_a_time.read(),
+            learners,
         };
         member.options.board.set_quorum(mode, picture);
     }
