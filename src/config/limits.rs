@@ -46,10 +46,6 @@ pub const OUTSTANDING_PER_CORE: usize = 16_384;
 /// fill the memory before the log has taken them. Full: as above.
 pub const OUTSTANDING_BYTES_PER_CORE: usize = 64 << 20;
 
-/// Bytes of the first packet of a connection. A ConnectRequest has 45; what is longer is no ZooKeeper client, and may
-/// not make the server hold a megabyte for each connection that has no session.
-pub const HANDSHAKE_BYTES_MAX: usize = 1024;
-
 /// Sessions in one submission of touches (row S5).
 pub const TOUCHES_PER_SUBMISSION: usize = 1024;
 

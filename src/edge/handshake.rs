@@ -5,10 +5,7 @@ use super::{
     connection::{Connection, Phase},
     core::Core,
 };
-use crate::{
-    config::limits,
-    cores::messages::{ConnectionId, Submission},
-};
+use crate::cores::messages::{ConnectionId, Submission};
 use bytes::BufMut;
 use zkfast_tree::session;
 use zkfast_wire::{
@@ -78,8 +75,9 @@ impl Core {
     }
 
     fn greet_client(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
-        let limit = limits::HANDSHAKE_BYTES_MAX.min(self.options.frame_bytes_limit);
-        let payload = match frame::cut(bytes, limit) {
+        // As long as any other packet (R1): a password may be of any length, and what stands behind the flag is passed
+        // over (J5). What has come of it is all that is kept.
+        let payload = match frame::cut(bytes, self.options.frame_bytes_limit) {
             Ok(None) => return 0,
             Ok(Some(payload)) => payload,
             Err(error) => {

@@ -17,19 +17,20 @@ use std::sync::Arc;
 use zkfast_wire::{OpCode, SessionId};
 
 impl Core {
-    /// Answers a word, or finds that it is none. `behind` is what came behind it. Returns how many bytes of all were
-    /// taken: none if more must come.
+    /// Answers a word, or finds that it is none. `behind` is what came with it. Returns how many bytes of all were
+    /// taken.
     pub(super) fn answer_word(&mut self, connection: &mut Connection, word: [u8; 4], behind: &[u8]) -> usize {
         let all = word.len() + behind.len();
-        match (Word::parse(&word).map(Word::act), behind.first_chunk()) {
-            // Apache wants the eight bytes of the mask in the same packet; here they may take their time.
-            (Some(Act::SetTraceMask), None) if self.allows(Word::Stmk) => return 0,
-            (Some(Act::SetTraceMask), Some(mask)) if self.allows(Word::Stmk) => {
-                self.shared.board.set_trace_mask(i64::from_be_bytes(*mask));
-            }
-            _ => {}
-        }
         self.counters.packets_received.increment();
+        if Word::parse(&word).map(Word::act) == Some(Act::SetTraceMask) && self.allows(Word::Stmk) {
+            // Apache looks once for the eight bytes of the mask (O87).
+            let Some(mask) = behind.first_chunk() else {
+                log::warn!("{} asks stmk without a mask of 8 bytes behind it; closed.", connection.peer);
+                connection.kill();
+                return all;
+            };
+            self.shared.board.set_trace_mask(i64::from_be_bytes(*mask));
+        }
         self.answer_whole_word(connection, word);
         all
     }

@@ -233,7 +233,7 @@ impl Pipeline {
             .into_iter()
             .map(|lanes| CorePort { lanes, overflow: VecDeque::new(), kick: false, awaits_quiet: false })
             .collect();
-        Self {
+        let this = Self {
             options,
             clock,
             node: Node::alone(last),
@@ -261,7 +261,10 @@ impl Pipeline {
             first_core: 0,
             next_tick_ms,
             expectation: Expectation::default(),
-        }
+        };
+        // Who asks before the first tick is told of the tree, too.
+        this.publish();
+        this
     }
 
     /// Runs on a thread of its own until `stop` is raised and everything in flight is answered.

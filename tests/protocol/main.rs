@@ -4,6 +4,7 @@
 #[path = "../peers/mod.rs"]
 mod peers;
 
+mod first_bytes;
 mod operations;
 mod pitfalls;
 mod refusals;

@@ -16,7 +16,7 @@ fn impossible_frames_close_their_connection() {
         story.core.received(id, &bytes);
         assert_eq!(story.core.output(id).unwrap(), (&[][..], Phase::Dead), "{bytes:?}");
     }
-    for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 5], &[0, 0, 4, 1, 0], b"zzzz", &[0xff; 4]]
+    for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 5], &[0, 16, 0, 0, 0], b"zzzz", &[0xff; 4]]
     {
         let mut story = Story::new();
         let id = story.core.accepted("127.0.0.1:4000".parse().unwrap());

@@ -251,7 +251,6 @@ impl Pipeline {
             disk: upkeep::DiskWatch::default(),
             options: member,
         }));
-        this.publish();
         Ok(this)
     }
 
