@@ -20,6 +20,9 @@ use zkfast_wire::SessionId;
 #[derive(Debug)]
 pub(super) struct SessionTable {
     connections: HashMap<SessionId, ConnectionId>,
+    /// Sessions that came in on another server while their connection here stands, and when; milliseconds of the server's
+    /// clock.
+    moved: HashMap<SessionId, u64>,
     expiry: ExpiryQueue,
     /// Sessions whose end has been proposed and is not applied yet: nothing revives them.
     closing: HashSet<SessionId>,
@@ -36,6 +39,7 @@ impl SessionTable {
     pub(super) fn new(options: &PipelineOptions, machine_ms: i64) -> Self {
         Self {
             connections: HashMap::new(),
+            moved: HashMap::new(),
             expiry: ExpiryQueue::new(i64::from(options.tick_ms)),
             closing: HashSet::new(),
             next_id: session::first_id(options.server_id, machine_ms),
@@ -49,6 +53,7 @@ impl SessionTable {
     pub(super) fn clear(&mut self) {
         *self = Self {
             connections: HashMap::new(),
+            moved: HashMap::new(),
             expiry: ExpiryQueue::new(self.tick_ms),
             closing: HashSet::new(),
             next_id: self.next_id,
@@ -94,7 +99,7 @@ impl SessionTable {
         now_ms: u64,
     ) -> Option<ConnectionId> {
         self.expiry.touch(session, timeout_ms, now_ms.cast_signed());
-        self.connections.insert(session, connection).filter(|earlier| *earlier != connection)
+        self.connect_only(session, connection)
     }
 
     /// The same on a learner, where no session expires.
@@ -103,6 +108,7 @@ impl SessionTable {
         session: SessionId,
         connection: ConnectionId,
     ) -> Option<ConnectionId> {
+        self.moved.remove(&session);
         self.connections.insert(session, connection).filter(|earlier| *earlier != connection)
     }
 
@@ -116,26 +122,30 @@ impl SessionTable {
         self.expiry.touch(session, timeout_ms, now_ms.cast_signed());
     }
 
-    /// The session came in on another server; returns the connection that it had here.
-    pub(super) fn moved_away(
-        &mut self,
-        session: SessionId,
-        timeout_ms: i32,
-        now_ms: u64,
-    ) -> Option<ConnectionId> {
+    /// The session came in on another server. A connection that it has here stays until its client speaks on it.
+    pub(super) fn moved_away(&mut self, session: SessionId, timeout_ms: i32, now_ms: u64) {
         self.track(session, timeout_ms, now_ms);
-        self.connections.remove(&session)
+        if self.connections.contains_key(&session) {
+            self.moved.insert(session, now_ms);
+        }
+    }
+
+    /// Whether it came over a connection that the session had left by then.
+    fn is_left(&self, touch: &Touched) -> bool {
+        self.is_current(touch)
+            && self.moved.get(&touch.session).is_some_and(|moved_ms| touch.at_ms > *moved_ms)
     }
 
     /// Forgets where the session lives; returns the connection that it had here.
     pub(super) fn forget(&mut self, session: SessionId) -> Option<ConnectionId> {
+        self.moved.remove(&session);
         self.connections.remove(&session)
     }
 
     /// Forgets a closed connection, unless the session has moved to another one meanwhile.
     pub(super) fn disconnect(&mut self, session: SessionId, connection: ConnectionId) {
         if self.connections.get(&session) == Some(&connection) {
-            self.connections.remove(&session);
+            self.forget(session);
         }
     }
 
@@ -149,7 +159,7 @@ impl SessionTable {
     pub(super) fn closed(&mut self, session: SessionId) {
         self.expiry.remove(session);
         self.closing.remove(&session);
-        self.connections.remove(&session);
+        self.forget(session);
     }
 
     /// Whether it came over the connection on which the session lives, as far as is known.
@@ -206,8 +216,13 @@ impl Pipeline {
     /// Moves the deadlines of sessions that were heard of. One that is closing is not revived.
     pub(super) fn touch(&mut self, touched: &[Touched]) {
         for touch in touched {
-            let is_here = self.sessions.is_current(touch) && !self.is_elsewhere(touch.session);
-            if is_here && self.sessions.is_alive(touch.session, &self.tree) {
+            if !self.sessions.is_alive(touch.session, &self.tree) {
+                // If its client ends it, that is to be answered.
+                continue;
+            }
+            if self.sessions.is_left(touch) {
+                self.close_moved(touch.connection);
+            } else if self.sessions.is_current(touch) && !self.is_elsewhere(touch.session) {
                 self.sessions.expiry.touch(touch.session, touch.timeout_ms, touch.at_ms.cast_signed());
             }
         }

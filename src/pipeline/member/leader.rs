@@ -120,10 +120,10 @@ impl Pipeline {
     pub(super) fn answer_revalidation(&mut self, link: LinkId, session: SessionId, timeout_ms: i32) {
         let valid = self.duty == Duty::Orders && self.sessions.is_alive(session, &self.tree);
         if valid {
+            // The connection that it may have here ends with the next word on it (`touch`), as with Apache's leader; if
+            // that is the end of the session, it is answered like that of whoever owns it.
             let now_ms = self.clock.now_ms();
-            if let Some(earlier) = self.sessions.moved_away(session, timeout_ms, now_ms) {
-                self.close_moved(earlier);
-            }
+            self.sessions.moved_away(session, timeout_ms, now_ms);
             self.the_member().leader.own(session, Owner::Learner(link));
         }
         self.the_member().follow_up.push_back(Event::RevalidateAnswer { link, session, valid });
