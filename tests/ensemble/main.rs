@@ -22,6 +22,7 @@ mod metrics;
 mod mixed;
 mod moved;
 mod namespaces;
+mod oddities;
 mod partition;
 mod proxy;
 mod puppet;
