@@ -139,6 +139,9 @@ pub fn refusal(word: Word, whitelist: &Whitelist) -> Option<String> {
     (!whitelist.allows(text)).then(|| format!("{text} is not executed because it is not in the whitelist.\n"))
 }
 
+/// What a server without a role answers to most words.
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
+
 /// The whole answer, the refusal included.
 pub fn render(word: Word, picture: &Picture, whitelist: &Whitelist) -> String {
     if let Some(refusal) = refusal(word, whitelist) {
@@ -151,7 +154,9 @@ pub fn render(word: Word, picture: &Picture, whitelist: &Whitelist) -> String {
         Word::Isro => "rw".to_owned(),
         Word::Envi => envi(),
         Word::Gtmk | Word::Stmk => picture.trace_mask.to_string(),
-        _ if !picture.serving => "This ZooKeeper instance is not currently serving requests\n".to_owned(),
+        // Apache ends the line for all words but this one (O86).
+        Word::Hash if !picture.serving => NOT_SERVING.to_owned(),
+        _ if !picture.serving => format!("{NOT_SERVING}\n"),
         Word::Srvr | Word::Stat => srvr(picture, word == Word::Stat),
         Word::Conf => conf(picture),
         Word::Mntr => mntr(picture),

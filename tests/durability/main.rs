@@ -4,6 +4,7 @@
 #[path = "../peers/mod.rs"]
 mod peers;
 
+#[allow(dead_code, reason = "the tests of ensembles look at more")]
 mod trace;
 
 use peers::{Kind, Server, Settings};

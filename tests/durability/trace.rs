@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Calls that change files or names, make them durable, or send to a peer.
-const CALLS: &str = "trace=write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,ftruncate,rename,renameat,renameat2,\
+/// Calls that open files, change them or their names, make them durable, or send to a peer.
+const CALLS: &str = "trace=openat,write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,ftruncate,rename,renameat,renameat2,\
                      unlink,unlinkat,sendto,sendmsg";
 
 /// One call. Begin and end are positions in the trace: of two calls that overlap neither is before the other.
@@ -39,6 +39,28 @@ impl Call {
     /// Whether something is written into this file.
     pub fn writes(&self, path: &Path) -> bool {
         self.name.contains("write") && self.arguments.contains(&format!("<{}>", path.display()))
+    }
+
+    /// The file into which these bytes are written, if strace shows them: text, near the begin of what is written.
+    pub fn writes_text(&self, text: &str) -> Option<PathBuf> {
+        let (_, rest) = self.arguments.split_once('<')?;
+        let (path, data) = rest.split_once('>')?;
+        (self.name.contains("write") && data.contains(text)).then(|| PathBuf::from(path))
+    }
+
+    /// Whether this file is opened so that each write is durable when it returns.
+    pub fn opens_synchronously(&self, path: &Path) -> bool {
+        self.opens_with("O_DSYNC", path)
+    }
+
+    /// Whether this file is opened, and made if it is not there.
+    pub fn creates(&self, path: &Path) -> bool {
+        self.opens_with("O_CREAT", path)
+    }
+
+    fn opens_with(&self, flag: &str, path: &Path) -> bool {
+        let name = format!("\"{}\"", path.display());
+        self.name == "openat" && self.arguments.contains(&name) && self.arguments.contains(flag)
     }
 
     /// Where a rename leads from and to.

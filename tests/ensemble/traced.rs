@@ -49,8 +49,32 @@ fn check_epochs(calls: &[Call], directory: &Path, name: &str) -> Vec<(usize, usi
     changes
 }
 
+/// Where the record with this text is in the log for good: written, under the log's name, and the name durable.
+fn logged(calls: &[Call], directory: &Path, text: &str) -> usize {
+    let in_log = |path: &Path| path.parent() == Some(directory);
+    let (call, path) = calls
+        .iter()
+        .filter_map(|call| Some((call, call.writes_text(text)?)))
+        .find(|(_, path)| in_log(path) && !path.to_string_lossy().contains("snapshot"))
+        .unwrap_or_else(|| panic!("{text} is never logged"));
+    // A segment that lay ready gets its name with its first records; another one is made under it.
+    let renamed = calls
+        .iter()
+        .filter_map(|named| named.renames().map(|(from, to)| (named, from, to)))
+        .find(|(named, from, to)| *to == path || *from == path && named.begin > call.begin);
+    let (opened, log, name) = match &renamed {
+        Some((named, ready, log)) => (ready, log, Some(*named)),
+        None => (&path, &path, calls.iter().find(|open| open.creates(&path))),
+    };
+    assert!(is_log(log), "{} is no log", log.display());
+    let name = name.unwrap_or_else(|| panic!("{} is nowhere made", log.display()));
+    let is_synchronous = calls.iter().any(|open| open.end < call.begin && open.opens_synchronously(opened));
+    let written = if is_synchronous { call.end } else { synced(calls, call.end, &path).end };
+    written.max(synced(calls, name.end, directory).end)
+}
+
 /// Danger: a deposed leader vouches for a new epoch with a history that its disk does not have, or with a stray tail that
-/// is still there after a loss of power.
+/// is still there after a loss of power (G33, G34; Q55, Q71).
 #[test]
 fn a_deposed_leader_cuts_and_promises_before_it_says_so() {
     let mut cluster = Cluster::start(&[Kind::Zkfast; 3], Shape { proxied: true, ..Shape::default() });
@@ -104,6 +128,8 @@ fn a_deposed_leader_cuts_and_promises_before_it_says_so() {
     assert!(accepted[0].1 <= current[0].0, "it promises before it vouches");
     let cuts: Vec<(&Call, PathBuf)> =
         calls.iter().filter_map(|call| Some((call, call.cuts()?))).filter(|(_, path)| is_log(path)).collect();
+    let caught_up = logged(&calls, &directory, "/later");
+    assert!(caught_up <= current[0].0, "it vouches before what it missed is on its disk");
     let in_time = |(cut, path): &&(&Call, PathBuf)| {
         accepted[0].1 <= cut.begin && synced(&calls, cut.end, path).end <= current[0].0
     };
