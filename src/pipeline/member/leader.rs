@@ -147,8 +147,15 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{desk::Owner, fixture::Fixture};
-    use crate::{config::limits, pipeline::Duty};
+    use super::super::{
+        desk::Owner,
+        fixture::{Fixture, asker},
+    };
+    use crate::{
+        config::limits,
+        cores::messages::{CloseReason, Delivery, Touched},
+        pipeline::Duty,
+    };
     use bytes::{Bytes, BytesMut};
     use zkfast_wire::{
         OpCode, SessionId,
@@ -184,6 +191,54 @@ mod tests {
         let expiring = fixture.pipeline.sessions_dump(0).expiring;
         let expiring: Vec<_> = expiring.into_iter().map(|(_, sessions)| sessions).collect();
         assert_eq!(expiring, [[idle]]);
+    }
+
+    /// S6, S10. Danger: a client comes back while the end of its session is on its way, is told that it has its session
+    /// still, and loses it with the next transaction.
+    #[test]
+    fn a_session_whose_end_is_on_its_way_is_not_given_back() {
+        let mut fixture = Fixture::new(1);
+        let (alive, closing, unknown) = (SessionId(5), SessionId(6), SessionId(7));
+        for session in [alive, closing] {
+            fixture.make_session(session, 4000);
+        }
+        fixture.pipeline.sessions.closing(closing);
+        let link = LinkId(1);
+        for (duty, session, valid) in [
+            (Duty::Orders, alive, true),
+            (Duty::Orders, closing, false),
+            (Duty::Orders, unknown, false),
+            (Duty::Idle, alive, false),
+        ] {
+            fixture.pipeline.duty = duty;
+            fixture.pipeline.answer_revalidation(link, session, 4000);
+            let answer = fixture.pipeline.the_member().follow_up.pop_front();
+            assert_eq!(answer, Some(Event::RevalidateAnswer { link, session, valid }));
+        }
+    }
+
+    /// S12. Danger: a connection ends for what its client said before its session moved; or for the request that ends the
+    /// session, and the answer to that is lost.
+    #[test]
+    fn an_old_connection_ends_with_a_word_behind_the_move() {
+        let mut fixture = Fixture::new(1);
+        fixture.pipeline.duty = Duty::Orders;
+        let (session, connection) = (SessionId(5), asker(1).connection);
+        fixture.make_session(session, 4000);
+        let now_ms = fixture.pipeline.clock.now_ms();
+        fixture.pipeline.sessions.connect(session, connection, 4000, now_ms);
+        fixture.pipeline.answer_revalidation(LinkId(1), session, 4000);
+        let moved_ms = fixture.pipeline.clock.now_ms();
+        let touch = |at_ms| Touched { connection, session, timeout_ms: 4000, at_ms };
+        fixture.pipeline.touch(&[touch(now_ms)]);
+        assert!(fixture.take_told().is_empty(), "heard before it moved");
+        fixture.pipeline.touch(&[touch(moved_ms + 1)]);
+        let told = fixture.take_told();
+        let is_closed = |told: &Delivery| matches!(told, Delivery::Close { connection: closed, reason: CloseReason::SessionMoved } if *closed == connection);
+        assert!(told.len() == 1 && is_closed(&told[0]), "{told:?}");
+        fixture.pipeline.sessions.closing(session);
+        fixture.pipeline.touch(&[touch(moved_ms + 2)]);
+        assert!(fixture.take_told().is_empty(), "its end is on its way, and is to be answered");
     }
 
     /// Danger: a learner that forwards long requests faster than they are ordered takes all of the leader's memory.
