@@ -111,3 +111,38 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{
+        BarrierKind,
+        member::{
+            desk::{Asked, Unanswered},
+            fixture::{Fixture, asker},
+        },
+    };
+    use zkfast_wire::SessionId;
+
+    /// Danger: what clients asked in one role is answered, or done, in the next one, after they were told that their
+    /// connections are lost.
+    #[test]
+    fn what_was_asked_in_a_role_ends_with_it() {
+        let mut fixture = Fixture::new(1);
+        fixture.append(1);
+        let pipeline = &mut fixture.pipeline;
+        pipeline.duty = Duty::Orders;
+        pipeline.pending[0].asker = Some(asker(1));
+        pipeline.add_barrier(BarrierKind::Sync { asker: asker(2) });
+        let connection = asker(3).connection;
+        let open = Asked::Open { session: SessionId(7), connection, timeout_ms: 4000 };
+        pipeline.the_member().held.push_back(Unanswered::Request(open));
+        pipeline.sessions.connect_only(SessionId(8), connection);
+        pipeline.stop_serving();
+        assert!(pipeline.pending[0].asker.is_none() && pipeline.barriers.is_empty() && !pipeline.has_held());
+        assert!(!pipeline.sessions.is_connected(SessionId(8)));
+        assert!(pipeline.cores.iter().all(|core| core.awaits_quiet), "they may not have heard of it yet");
+        let told = fixture.take_told();
+        assert!(matches!(&told[..], [Delivery::StopServing]), "{told:?}");
+    }
+}

@@ -209,3 +209,77 @@ impl Pipeline {
         self.member.as_ref().is_some_and(|member| !member.held.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::member::fixture::{Fixture, asker};
+    use zkfast_wire::SessionId;
+
+    /// A suspended server with a client that came back, and one that was heard of; what its core was told is taken.
+    fn suspended() -> Fixture {
+        let mut fixture = Fixture::new(3);
+        fixture.pipeline.duty = Duty::Forwards;
+        fixture.pipeline.suspend();
+        let learner = &mut fixture.pipeline.the_member().learner;
+        learner.touch(SessionId(6), 4000);
+        learner.revalidate(SessionId(5), asker(0).connection, 4000);
+        fixture.take_told();
+        fixture
+    }
+
+    /// S25, S10. Danger: a client that came back with its session at the end of an epoch is never answered, whoever leads
+    /// the next one; or what was heard under the last leader counts under this one.
+    #[test]
+    fn who_came_back_is_answered_in_the_next_epoch() {
+        let mut fixture = suspended();
+        fixture.pipeline.duty = Duty::Orders;
+        fixture.pipeline.resume();
+        let member = fixture.pipeline.the_member();
+        let held = member.held.make_contiguous();
+        assert!(
+            matches!(held, [Unanswered::Resume { session: SessionId(5), timeout_ms: 4000, .. }]),
+            "{held:?}"
+        );
+        assert_eq!(member.learner.take_touched(10), []);
+
+        let mut fixture = suspended();
+        fixture.pipeline.duty = Duty::Forwards;
+        fixture.pipeline.resume();
+        let member = fixture.pipeline.the_member();
+        assert_eq!(member.follow_up, [Event::Revalidate { session: SessionId(5), timeout_ms: 4000 }]);
+    }
+
+    /// S25, S23. Danger: the answer to a sync overtakes what was applied before it, and the read behind it does not see that.
+    #[test]
+    fn what_was_kept_is_told_in_its_order() {
+        let mut fixture = suspended();
+        fixture.append(1);
+        let record = fixture.pipeline.pending.pop_front().expect("the record").record;
+        let applied = fixture.pipeline.tree.apply(&record).expect("a good record");
+        fixture.pipeline.note_replayed(applied);
+        let asker = asker(1);
+        fixture.pipeline.keep_untold(Untold::Answer(asker, Delivery::Synced { asker }));
+        assert!(fixture.take_told().is_empty(), "nobody is served");
+        fixture.pipeline.duty = Duty::Forwards;
+        fixture.pipeline.resume();
+        let told = fixture.take_told();
+        assert!(matches!(&told[..], [Delivery::Batch(_), Delivery::Synced { .. }]), "{told:?}");
+    }
+
+    /// Danger: a server that finds no leader keeps what is applied meanwhile without a bound.
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut fixture = suspended();
+        fixture.pipeline.look_after_suspension();
+        assert!(fixture.pipeline.is_suspended() && fixture.take_told().is_empty());
+        let answer = || Untold::Answer(asker(1), Delivery::Synced { asker: asker(1) });
+        for _ in 0..=limits::SUSPENDED_STEPS {
+            fixture.pipeline.keep_untold(answer());
+        }
+        fixture.pipeline.look_after_suspension();
+        assert!(!fixture.pipeline.is_suspended(), "too much was written");
+        let told = fixture.take_told();
+        assert!(matches!(&told[..], [Delivery::StopServing]), "{told:?}");
+    }
+}

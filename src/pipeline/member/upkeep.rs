@@ -70,6 +70,7 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::member::fixture::Fixture;
 
     /// Danger: a disk that is slow, and gets on, is taken for one that hangs.
     #[test]
@@ -86,5 +87,18 @@ mod tests {
         check(8, 8, 1600, 0);
         check(9, 8, 9000, 0);
         check(9, 8, 9001, 1);
+    }
+
+    /// ZOOKEEPER-2247. Danger: a leader that gave up for a full disk once never does again, however often its disk is full.
+    #[test]
+    fn a_shortage_that_is_over_counts_no_more() {
+        let mut fixture = Fixture::new(1);
+        let shared = fixture.use_up_the_log();
+        fixture.pipeline.the_member().disk.gave_up_for_space = true;
+        shared.find_room_after(1);
+        fixture.pipeline.look_after_disk();
+        assert!(fixture.pipeline.the_member().disk.gave_up_for_space, "it is full still");
+        fixture.pipeline.look_after_disk();
+        assert!(!fixture.pipeline.the_member().disk.gave_up_for_space, "there is room");
     }
 }
