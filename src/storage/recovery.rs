@@ -19,7 +19,7 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use zkfast_tree::{ApplyError, Tree, TreeConfig};
+use zkfast_tree::{ApplyError, EphemeralParent, Tree, TreeConfig};
 use zkfast_wire::Zxid;
 
 /// Snapshots tried, newest first (P29).
@@ -88,6 +88,14 @@ pub enum RecoveryError {
         /// What is wrong.
         source: ApplyError,
     },
+    /// Nodes of a kind that is not enabled.
+    #[error(
+        "the znode {} has children and belongs to 0x{:x}, which is no session here: it was created as a TTL node. Start the \
+         server with extendedTypesEnabled=true in zoo.cfg (or -Dzookeeper.extendedTypesEnabled=true in JVMFLAGS), as it had \
+         when the znode was created",
+        .0.path, .0.owner.0
+    )]
+    TtlNodes(#[from] EphemeralParent),
     /// The first snapshot of an empty disk cannot be written.
     #[error(transparent)]
     FirstSnapshot(#[from] SnapshotError),
@@ -236,7 +244,7 @@ pub fn recover(
         return Err(RecoveryError::SnapshotLost { path, reason, zxid, before });
     }
     replay::repair(dirs, &replayed)?;
-    tree.remove_dead_ephemerals();
+    tree.remove_dead_ephemerals()?;
     if snapshot.is_none() && replayed.records == 0 {
         snapshot::write(tree.image(), dirs, options.snapshot)?;
     }

@@ -453,15 +453,15 @@ impl Tree {
     }
 }
 
-/// The parent's counters after a creation, if it moves them (T14: only forward). Compared by difference, so that the
-/// counter may overflow (T7); Apache compares by value and then hands out 2147483647 for ever.
+/// The parent's counters after a creation, if it moves them (T14: only forward). So they end at 2147483647, as in Apache's
+/// servers, whose replicas of the tree must be like this one (T7).
 fn raised(now: Children, create: &CreateTxn<'_>, zxid: Zxid) -> Option<Children> {
     let cversion = match create.parent_cversion {
         // CreateTxnV0 of 3.3 and before (P17).
         -1 => now.cversion.wrapping_add(1),
         cversion => cversion,
     };
-    (cversion.wrapping_sub(now.cversion) > 0).then_some(Children { cversion, pzxid: zxid })
+    (cversion > now.cversion).then_some(Children { cversion, pzxid: zxid })
 }
 
 fn answer_stat(outcome: Result<Stat, ErrorCode>) -> Answer {

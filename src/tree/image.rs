@@ -222,7 +222,10 @@ impl Tree {
 
     /// Deletes ephemerals whose session is not in the database (S8). To be called once, when image and log are loaded,
     /// before anybody reads. Returns how many there were.
-    pub fn remove_dead_ephemerals(&mut self) -> usize {
+    ///
+    /// # Errors
+    /// If one of them has children, which only other kinds of nodes can have; some may be deleted by then.
+    pub fn remove_dead_ephemerals(&mut self) -> Result<usize, EphemeralParent> {
         let mut removed = 0;
         for session in self.ephemeral_owners() {
             if self.sessions.contains(session) {
@@ -230,11 +233,26 @@ impl Tree {
             }
             let paths: Vec<String> = self.ephemerals_of(session).map(str::to_owned).collect();
             for path in paths {
+                if self.node(&path).is_some_and(|node| node.num_children() > 0) {
+                    return Err(EphemeralParent { path, owner: session });
+                }
                 removed += usize::from(self.remove_ephemeral(&path));
             }
         }
-        removed
+        Ok(removed)
     }
+}
+
+/// A node that looks like an ephemeral of a session that is gone, and has children. It is a TTL node (T21): without
+/// `extendedTypesEnabled` nobody can tell its owner from a session's id. Apache's servers delete it and keep its children
+/// until the next snapshot, which lacks them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path} belongs to session {owner:?}, which is gone, and has children")]
+pub struct EphemeralParent {
+    /// The node.
+    pub path: String,
+    /// Its owner.
+    pub owner: SessionId,
 }
 
 /// Why bytes are no image.

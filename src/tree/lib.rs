@@ -32,7 +32,7 @@ mod znodes;
 pub use apply::{Answer, Applied, ApplyError, Change, ChangeKind, Changes, MultiAnswer};
 pub use digest::{DIGEST_VERSION, LoggedDigest};
 pub use growth::GrowthListener;
-pub use image::{ImageError, ImageWriter};
+pub use image::{EphemeralParent, ImageError, ImageWriter};
 pub use prepare::{Ask, Prepared};
 pub use read::Reader;
 pub use session::{ExpiryQueue, Sessions};

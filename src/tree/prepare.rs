@@ -360,8 +360,12 @@ impl Tree {
             .and_then(|()| self.check_quota(&final_path, difference));
         if outcome.is_ok() {
             let parent_before = parent_after.stat;
-            parent_after.stat.cversion = parent_before.cversion.wrapping_add(1);
-            parent_after.stat.pzxid = ask.zxid;
+            // At its end the counter stays (T7), and a sequential name that was taken is refused from then on.
+            let parent_cversion = parent_before.cversion.wrapping_add(1);
+            if parent_cversion > parent_before.cversion {
+                parent_after.stat.cversion = parent_cversion;
+                parent_after.stat.pzxid = ask.zxid;
+            }
             parent_after.children += 1;
             jute::put_text(out, &final_path);
             jute::put_buffer(out, create.data);
@@ -377,7 +381,7 @@ impl Tree {
             if matches!(op, OpCode::Create | OpCode::Create2) {
                 jute::put_bool(out, mode.kind == ModeKind::Ephemeral);
             }
-            out.put_i32(parent_after.stat.cversion);
+            out.put_i32(parent_cversion);
             if op == OpCode::CreateTtl {
                 out.put_i64(ttl_ms);
             }

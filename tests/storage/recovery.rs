@@ -21,7 +21,7 @@ use zkfast::storage::{
     segment::put_record,
     snapshot::{self, SnapshotOptions},
 };
-use zkfast_tree::Tree;
+use zkfast_tree::{Tree, TreeConfig};
 use zkfast_wire::{
     Acl, OpCode, SessionId, Txn, TxnHeader, Zxid,
     txn::{CreateTxn, CreateTxnMode},
@@ -43,22 +43,21 @@ fn create(zxid: i64) -> Vec<u8> {
 }
 
 fn create_with(zxid: i64, data: &[u8]) -> Vec<u8> {
+    create_node(zxid, &format!("/n{zxid:04}"), data, CreateTxnMode::Create { ephemeral: false })
+}
+
+fn create_node(zxid: i64, path: &str, data: &[u8], mode: CreateTxnMode) -> Vec<u8> {
     let header = TxnHeader {
         session: SessionId(0),
         cxid: 1,
         zxid: Zxid(zxid),
         time_ms: 1_700_000_000_000,
-        kind: OpCode::Create,
+        kind: if matches!(mode, CreateTxnMode::Ttl { .. }) { OpCode::CreateTtl } else { OpCode::Create },
     };
     let mut out = Vec::new();
-    Txn::Create(CreateTxn {
-        path: format!("/n{zxid:04}").into(),
-        data: Some(data),
-        acl: vec![Acl::OPEN],
-        parent_cversion: -1,
-        mode: CreateTxnMode::Create { ephemeral: false },
-    })
-    .encode_record(&header, &mut out);
+    let path = path.to_owned().into();
+    Txn::Create(CreateTxn { path, data: Some(data), acl: vec![Acl::OPEN], parent_cversion: -1, mode })
+        .encode_record(&header, &mut out);
     out
 }
 
@@ -309,6 +308,34 @@ fn records_of_any_length_are_read_back() {
         }
         assert!(reader.next_record().unwrap().is_none());
     }
+}
+
+/// T18, T21. Danger: a directory with TTL nodes is opened without `extendedTypesEnabled`, which was among the flags of the
+/// other server, and the start panics, or nodes are lost.
+#[test]
+fn ttl_nodes_with_children_need_extended_types() {
+    let (_root, dirs) = empty();
+    let mut bytes = LOG_HEADER.to_vec();
+    let plain = CreateTxnMode::Create { ephemeral: false };
+    let nodes = [
+        create_node(1, "/lease", b"", CreateTxnMode::Ttl { ttl_ms: 60_000 }),
+        create_node(2, "/lease/holder", b"", plain),
+    ];
+    for transaction in nodes {
+        let start = bytes.len();
+        bytes.resize(start + transaction.len() + 13, 0);
+        put_record(&mut bytes[start..], &transaction);
+    }
+    opened(&dirs);
+    fs::write(dirs.logs.join("log.1"), bytes).unwrap();
+    let before = names(&dirs.logs);
+    let without = TreeConfig { extended_types: false, ..config() };
+    let Err(error) = recover(&dirs, &without, &RecoveryOptions::default()) else { panic!("it was opened") };
+    assert!(matches!(&error, RecoveryError::TtlNodes(_)), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("/lease ") && words.contains("extendedTypesEnabled=true"), "{words}");
+    assert_eq!(names(&dirs.logs), before, "nothing was changed");
+    assert!(opened(&dirs).tree.node("/lease/holder").is_some());
 }
 
 /// A lost log file, between the snapshot and the oldest log or between two logs: the state would be wrong without

@@ -1,5 +1,5 @@
-//! Rules that the random streams of `against_naive` do not reach or do not show: overflow, events' ACLs, whom to wake,
-//! the reaper, records of old logs, damaged bytes.
+//! Rules that the random streams of `against_naive` do not reach or do not show: the end of a counter, events' ACLs, whom to
+//! wake, the reaper, records of old logs, damaged bytes.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -102,18 +102,23 @@ fn created(applied: &Applied) -> &str {
     }
 }
 
-/// T7: after 2^31 children the names go on with negative numbers.
+/// T7: Apache's counter of children never falls, so after 2^31 of them it stays, and a sequential name that was taken is
+/// refused. Danger: the replicas of a mixed ensemble differ.
 #[test]
-fn sequence_numbers_overflow() {
+fn sequence_numbers_end() {
     let mut server = Server::new();
     server.create("/q", 0);
-    server.create_txn("/q/last-but-one", i32::MAX);
+    server.create_txn("/q/last-but-one", i32::MAX - 1);
+    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n-2147483646");
     assert_eq!(created(&server.create("/q/n-", 2)), "/q/n-2147483647");
-    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n--2147483648");
-    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n--2147483647");
-    // P17: a creation of 3.3 counts up by one, whatever the count is.
+    let pzxid = Zxid(server.zxid - 1);
+    assert_eq!(server.create("/q/n-", 2).answer, Answer::Error(ErrorCode::NODE_EXISTS));
+    assert_eq!(created(&server.create("/q/another-", 2)), "/q/another-2147483647");
+    // P17: a creation of 3.3 counts up by one, which the counter cannot.
     server.create_txn("/q/old", -1);
-    assert_eq!(created(&server.create("/q/n-", 2)), "/q/n--2147483645");
+    let stat = server.tree.node("/q").unwrap().persisted();
+    assert_eq!((stat.cversion, stat.pzxid), (i32::MAX, pzxid));
+    assert_eq!(server.tree.node("/q").unwrap().num_children(), 5);
 }
 
 /// T14, G32: a replay over an image that was taken meanwhile must not move a parent back, nor leave it behind.
@@ -263,7 +268,7 @@ fn dead_ephemerals_go_after_a_load() {
     let mut record = Vec::new();
     Txn::Create(txn).encode_record(&header, &mut record);
     server.tree.apply(&Bytes::from(record)).unwrap();
-    assert_eq!(server.tree.remove_dead_ephemerals(), 1);
+    assert_eq!(server.tree.remove_dead_ephemerals(), Ok(1));
     assert!(server.tree.node("/alive").is_some() && server.tree.node("/dead").is_none());
     assert_eq!(server.tree.ephemerals_count(), 1);
 }
