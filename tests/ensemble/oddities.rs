@@ -117,3 +117,23 @@ fn apaches_leader_passes_nothing_over_that_it_is_asked() {
     }
     odd.set("/other", b"", -1).expect("it goes on as if nothing had been");
 }
+
+/// Q45. Danger: a client of an Apache server asks for what this leader does not know (a reconfig), and waits for good, with
+/// everybody behind it on that server.
+#[test]
+fn what_this_leader_does_not_know_is_refused() {
+    let zkfast = Kind::under_test();
+    let cluster = Cluster::start(&[Kind::Apache, zkfast, zkfast], Shape::default());
+    assert_eq!(cluster.kind(cluster.leader()), zkfast);
+    let mut odd = cluster.server(0).client(20_000);
+    let mut other = cluster.server(0).client(20_000);
+    // reconfig: nobody joins, nobody leaves, no new members, whatever the configuration is.
+    let nothing = (-1_i32).to_be_bytes();
+    let body = [&nothing[..], &nothing, &nothing, &(-1_i64).to_be_bytes()].concat();
+    odd.submit_code(16, &body);
+    odd.flush().expect("an open connection");
+    other.create("/other", b"", 0).expect("a node");
+    let answer = outcome(&mut odd);
+    assert!(answer.is_some_and(|code| code < 0), "{answer:?}");
+    odd.set("/other", b"", -1).expect("it goes on");
+}
