@@ -66,6 +66,9 @@ pub enum Trouble {
     /// Too few voters came, or acknowledged, within initLimit.
     #[error("no quorum within initLimit")]
     NoQuorum,
+    /// Voters who had elected this server vote for another one, and too few are left.
+    #[error("its voters have changed their minds")]
+    Outvoted,
     /// Too few voters were heard from within syncLimit.
     #[error("a quorum of followers is lost")]
     QuorumLost,

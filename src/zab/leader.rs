@@ -56,6 +56,8 @@ pub(crate) struct Leading {
     /// The reign; 0 until discovery has found it.
     epoch: Epoch,
     own_place: usize,
+    /// Voters whose last word was for another leader, and who did not come since.
+    elsewhere: Voters,
     links: BTreeMap<LinkId, Progress>,
     tally: Tally,
     /// The syncs of learners, each with the proposal that it waits for.
@@ -77,6 +79,7 @@ impl Leading {
             phase_since_ms: now_ms,
             epoch: Epoch(0),
             own_place,
+            elsewhere: Voters::NONE,
             links: BTreeMap::new(),
             tally: Tally::new(&member.quorum),
             pending_syncs: VecDeque::new(),
@@ -138,6 +141,22 @@ impl Leading {
             synced_observers: synced().filter(|progress| !progress.is_follower()).count(),
             pending_syncs: self.pending_syncs.len(),
         }
+    }
+
+    /// A voter says whom it means. Whether too few are left who may yet come to this leader, before any quorum has: then
+    /// the others have elected somebody else meanwhile. It happens where this server's election ended early because
+    /// somebody's link was not up yet, and the others heard of a better vote; to wait for them would take initLimit.
+    pub(crate) fn is_outvoted(&mut self, member: &Member, from: ServerId, leader: ServerId) -> bool {
+        let Some(place) = member.quorum.place(from) else { return false };
+        if place == self.own_place {
+            return false;
+        }
+        let is_elsewhere = leader != member.config.server;
+        self.elsewhere =
+            if is_elsewhere { self.elsewhere.with(place) } else { self.elsewhere.without(place) };
+        let places = 0..member.quorum.voters().len();
+        let left = places.filter(|place| !self.elsewhere.has(*place)).fold(Voters::NONE, Voters::with);
+        matches!(self.phase, Phase::Discovery(_)) && !member.quorum.decides(left)
     }
 
     // Links
@@ -267,6 +286,9 @@ impl Leading {
         progress.observer = info.observer;
         progress.place = place;
         progress.stage = Stage::AwaitEpoch;
+        if let Some(place) = place {
+            self.elsewhere = self.elsewhere.without(place);
+        }
         if decided || matches!(self.phase, Phase::Discovery(Discovery::Saving { .. })) {
             if place.is_some() && info.accepted_epoch > self.epoch {
                 // It promised a later epoch to a leader that came to nothing and may not follow this one: without a

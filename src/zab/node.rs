@@ -319,8 +319,7 @@ fn step_member(
     match event {
         Event::Tick => tick(member, state, now_ms, effects),
         Event::Notification { from, notification } => {
-            hear(member, state, from, &notification, now_ms, effects);
-            Ok(())
+            hear(member, state, from, &notification, now_ms, effects)
         }
         Event::PeerUp { peer } => {
             member.peers_up.insert(peer);
@@ -437,7 +436,7 @@ fn hear(
     notification: &Notification,
     now_ms: u64,
     effects: &mut Vec<Effect>,
-) {
+) -> Outcome {
     let own_state = match state {
         MemberState::Looking(looking) => {
             let heard = looking.election.hear(from, notification, now_ms, &member.ground(), effects);
@@ -445,18 +444,24 @@ fn hear(
             if let Some(elected) = heard {
                 *state = take_role(member, looking, elected, now_ms, effects);
             }
-            return;
+            return Ok(());
         }
-        MemberState::Leading(_) => ServerState::Leading,
+        MemberState::Leading(leading) => {
+            if leading.is_outvoted(member, from, notification.leader) {
+                return Err(Trouble::Outvoted);
+            }
+            ServerState::Leading
+        }
         MemberState::Learning(_) if member.place.is_some() => ServerState::Following,
         // Nobody counts what an observer says (Q27). Apache's observers answer all the same, and its voters answer
         // every message of an observer: each answer is answered, as fast as the network allows.
-        MemberState::Learning(_) => return,
+        MemberState::Learning(_) => return Ok(()),
     };
     if notification.state == ServerState::Looking {
         let notification = member.settled_notification(own_state);
         effects.push(Effect::Notify { to: from, notification });
     }
+    Ok(())
 }
 
 fn durable(member: &mut Member, state: &mut MemberState, zxid: Zxid, effects: &mut Vec<Effect>) -> Outcome {

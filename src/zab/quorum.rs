@@ -20,6 +20,11 @@ impl Voters {
         Self(self.0 | 1 << place)
     }
 
+    /// This set but the voter at `place`.
+    pub const fn without(self, place: usize) -> Self {
+        Self(self.0 & !(1 << place))
+    }
+
     /// Whether the voter at `place` is in.
     pub const fn has(self, place: usize) -> bool {
         self.0 & 1 << place != 0

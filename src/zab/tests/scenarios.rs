@@ -84,6 +84,26 @@ fn zookeeper_4925_a_commit_without_its_proposal_closes_the_link() {
     assert!(story.looks());
 }
 
+/// Q33, ZOOKEEPER-4925. Danger: a follower that serves is told of a later commit first, and takes the ones before it for
+/// committed; or its leader skips one, and nobody ever knows.
+#[test]
+fn zookeeper_4925_a_commit_out_of_order_closes_the_link_of_a_follower_that_serves() {
+    for wrong in [z(2, 2), z(2, 4), z(1, 1)] {
+        let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+        story.packet(Packet::Diff { zxid: z(1, 1) });
+        story.new_leader(2);
+        story.saved(2);
+        story.packet(Packet::UpToDate);
+        for counter in 1..=3 {
+            story.packet(Packet::Proposal { zxid: z(2, counter), record: record() });
+        }
+        story.durable(z(2, 3));
+        story.packet(Packet::Commit { zxid: wrong });
+        assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::Gap }), "{wrong}");
+        assert!(story.looks() && story.node.committed() == z(1, 1), "{wrong}");
+    }
+}
+
 /// ZOOKEEPER-2845, 1549: a transaction that was never committed survives in memory, log or snapshot.
 #[test]
 fn zookeeper_2845_and_1549_an_uncommitted_tail_is_cut() {

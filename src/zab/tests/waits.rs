@@ -118,6 +118,49 @@ fn nobody_uses_up_the_epochs() {
     assert!(story.asks(&Effect::Look { because: Trouble::EpochsUsedUp }));
 }
 
+/// Danger: a server's election ends early, for the link of a third one is not up yet; the others hear of a better vote and
+/// elect that one; and this one waits for followers as long as initLimit allows, with its clients.
+#[test]
+fn a_leader_whom_its_voters_left_looks_again_at_once() {
+    let (one, three) = (ServerId(1), ServerId(3));
+    let votes_for = |story: &mut Story, from, leader| {
+        story.hears(from, leader, z(1, 1), ServerState::Looking);
+    };
+    let outvoted = Effect::Look { because: Trouble::Outvoted };
+    let mut story = elected(&[z(1, 1)], 1);
+    votes_for(&mut story, three, three);
+    assert!(!story.looks(), "one of three does not matter");
+    votes_for(&mut story, one, three);
+    assert!(story.asks(&outvoted) && story.looks());
+    // Who changes its mind once more, or comes, is counted again.
+    let mut story = elected(&[z(1, 1)], 1);
+    votes_for(&mut story, one, three);
+    votes_for(&mut story, one, ME);
+    votes_for(&mut story, three, three);
+    assert!(!story.looks());
+    let mut story = elected(&[z(1, 1)], 1);
+    votes_for(&mut story, one, three);
+    greet(&mut story, LINK, 1, 1);
+    votes_for(&mut story, three, three);
+    assert!(!story.looks());
+    // What is settled is told as well.
+    let mut story = elected(&[z(1, 1)], 1);
+    story.hears(three, three, z(1, 1), ServerState::Leading);
+    story.hears(one, three, z(1, 1), ServerState::Following);
+    assert!(story.asks(&outvoted));
+    // Nobody's vote ends a reign: whoever comes back votes for itself first.
+    let mut story = elected(&[z(1, 1)], 1);
+    greet(&mut story, LINK, 1, 1);
+    story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(2) });
+    promise(&mut story, LINK, z(1, 1), 1);
+    story.saved(2);
+    story.on(Event::Packet { link: LINK, packet: Packet::Ack { zxid: z(2, 0) } });
+    assert!(matches!(story.node.role(), Role::Leading { established: true, .. }));
+    votes_for(&mut story, three, three);
+    votes_for(&mut story, one, one);
+    assert!(!story.looks());
+}
+
 /// ZOOKEEPER-2247. Danger: a leader whose disk takes nothing leads for ever and serves nobody; or, having the longest
 /// history, is elected again as soon as it steps down; or steps down where nobody can take its place.
 #[test]
