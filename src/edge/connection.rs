@@ -203,7 +203,7 @@ impl Connection {
             phase: Phase::Fresh,
             session: SessionId(0),
             timeout_ms: 0,
-            identities: Arc::new([Id::new("ip", &peer.ip().to_canonical().to_string()).into_owned()]),
+            identities: Arc::new([Id::of_address(peer.ip())]),
             input: Vec::new(),
             output: OutBuffer::default(),
             outstanding: Outstanding::default(),

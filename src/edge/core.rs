@@ -210,7 +210,7 @@ impl Core {
         if !self.watches.is_empty() {
             let mut interests = TreeInterests { reader: &self.reader, core: self.index };
             self.watches.remove_connection(id.slot, &mut interests);
-            self.counters.watches.set(self.watches.len() as u64);
+            self.note_watches();
         }
         if self.by_session.get(&connection.session) == Some(&id) {
             self.by_session.remove(&connection.session);
@@ -218,6 +218,11 @@ impl Core {
             let heard = connection.is_touched.then(|| connection.touched());
             self.uplink.send(Submission::Gone { connection: id, session: connection.session, heard });
         }
+    }
+
+    /// Behind each change of the table of watches: mntr tells how many there are.
+    pub(super) fn note_watches(&self) {
+        self.counters.watches.set(self.watches.total() as u64);
     }
 
     pub(super) fn forget_outstanding(&mut self, outstanding: &Outstanding) {

@@ -99,7 +99,7 @@ impl Core {
             self.counters.connections_dropped.increment();
             self.mark_dirty(id);
         }
-        self.counters.watches.set(self.watches.len() as u64);
+        self.note_watches();
         self.by_session.clear();
         self.forget_touched();
         self.uplink.send(Submission::Quiet);
@@ -181,6 +181,7 @@ impl Core {
         self.put_back(connection);
         let mut interests = TreeInterests { reader: &self.reader, core: self.index };
         self.watches.remove_connection(id.slot, &mut interests);
+        self.note_watches();
     }
 
     /// An answer has come: it leaves now if it is for the head of its queue, else when its turn comes.
@@ -313,7 +314,7 @@ impl Core {
                 self.put_event(slot, kind, &event, acl);
             }
             self.event = event;
-            self.counters.watches.set(self.watches.len() as u64);
+            self.note_watches();
         }
         self.notified = notified;
     }

@@ -688,3 +688,36 @@ fn set_watches_tells_what_was_missed() {
     ];
     assert_eq!(told, expected.map(|(kind, path)| (kind, path.to_owned())));
 }
+
+/// W25: `watch_count` of mntr follows the table, whoever changes it, and counts as Apache 3.9's two tables do.
+#[test]
+fn the_count_of_watches_follows_the_table() {
+    let mut story = Story::new();
+    let board = story.core.counters.clone();
+    let count = || board.watches.get();
+    let (id, writer) = (story.client(), story.client());
+    story.ask(writer, 1, &create("/a"));
+    story.commit();
+    let watch = |path: &'static str| PathWatch { path: path.into(), watch: true };
+    let mut xid = 0;
+    for (request, expected) in [
+        (Request::GetData(watch("/a")), 1),
+        (Request::GetChildren(watch("/a")), 2),
+        (Request::AddWatch("/b".into(), 0), 4),
+        (Request::AddWatch("/b".into(), 1), 4),
+        (Request::RemoveWatches("/b".into(), 4), 3),
+        (Request::AddWatch("/c".into(), 1), 4),
+        (Request::RemoveWatches("/a".into(), 2), 3),
+    ] {
+        xid += 1;
+        story.ask(id, xid, &request);
+        story.commit();
+        assert_eq!(count(), expected, "{request:?}");
+    }
+    story.ask(writer, 2, &create("/a/child"));
+    story.commit();
+    assert_eq!(count(), 2, "the child watch is used up");
+    story.ask(id, 20, &Request::CloseSession);
+    story.commit();
+    assert_eq!(count(), 0);
+}

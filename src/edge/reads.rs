@@ -216,13 +216,13 @@ impl Core {
     fn add_watch(&mut self, connection: &Connection, path: &str, modes: Modes) {
         let mut interests = TreeInterests { reader: &self.reader, core: self.index };
         self.watches.add(connection.id.slot, path, modes, &mut interests);
-        self.counters.watches.set(self.watches.len() as u64);
+        self.note_watches();
     }
 
     fn remove_watch(&mut self, connection: &Connection, path: &str, modes: Modes) -> ErrorCode {
         let mut interests = TreeInterests { reader: &self.reader, core: self.index };
         let had = self.watches.remove(connection.id.slot, path, modes, &mut interests);
-        self.counters.watches.set(self.watches.len() as u64);
+        self.note_watches();
         if had { ErrorCode::OK } else { ErrorCode::NO_WATCHER }
     }
 

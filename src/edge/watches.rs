@@ -33,6 +33,7 @@ impl Modes {
     pub const RECURSIVE: Self = Self(8);
     /// What the `wch*` words list: all but the child watches (W25).
     pub const DATA_TABLE: Self = Self(1 | 4 | 8);
+    const CHILD_TABLE: Self = Self(2 | 4);
     const ALL: Self = Self(15);
 
     const fn or(self, other: Self) -> Self {
@@ -50,6 +51,12 @@ impl Modes {
 
     const fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// In how many of Apache's two tables, that of data and that of children, a pair with these modes stands. A recursive
+    /// watch is among the data watches alone, as with 3.9; with 3.8 it was in both.
+    const fn tables(self) -> usize {
+        self.any(Self::DATA_TABLE) as usize + self.any(Self::CHILD_TABLE) as usize
     }
 
     /// The modes that removeWatches and checkWatches mean by `kind` (W24).
@@ -150,6 +157,8 @@ pub struct WatchTable {
     watchers: Vec<Watcher>,
     by_path: HashTable<u32>,
     by_pair: HashTable<u32>,
+    /// See [`WatchTable::total`].
+    total: usize,
     hasher: DefaultHashBuilder,
     /// Number of the event being fired, so that a connection is notified of it once.
     event: u32,
@@ -173,7 +182,9 @@ impl WatchTable {
         if modes.any(Modes::RECURSIVE) && !before.any(Modes::RECURSIVE) {
             self.add_recursive(path_index, interests);
         }
-        self.states[watch_index].set_modes(before.or(modes));
+        let after = before.or(modes);
+        self.total += after.tables() - before.tables();
+        self.states[watch_index].set_modes(after);
     }
 
     /// Removes `modes` of `slot` from `path`; whether there were any (else -121).
@@ -274,6 +285,12 @@ impl WatchTable {
     /// Number of (connection, path) pairs.
     pub fn len(&self) -> usize {
         self.watches.len() - self.free_watches.len()
+    }
+
+    /// `watch_count` of mntr: the pairs that Apache's table of data watches and its table of child watches would hold
+    /// together. A pair with a data and a child watch counts twice, one with a persistent watch too.
+    pub const fn total(&self) -> usize {
+        self.total
     }
 
     /// Whether nobody watches anything.
@@ -397,6 +414,7 @@ impl WatchTable {
         let before = self.states[index].modes();
         let left = before.without(modes);
         self.states[index].set_modes(left);
+        self.total -= before.tables() - left.tables();
         let path = self.watches[index].path;
         if before.any(Modes::RECURSIVE) && modes.any(Modes::RECURSIVE) {
             self.remove_recursive(path, interests);
@@ -702,6 +720,8 @@ mod tests {
             }
             naive.retain(|_, bits| *bits != 0);
             assert_eq!(table.len(), naive.len());
+            let tables = |bits: &u8| usize::from(bits & 13 != 0) + usize::from(bits & 6 != 0);
+            assert_eq!(table.total(), naive.values().map(tables).sum::<usize>());
         }
         let watched: BTreeSet<_> = naive.keys().map(|(path, _)| (path.clone(), false)).collect();
         let recursive =

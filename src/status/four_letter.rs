@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use zkfast_wire::{OpCode, SessionId};
+use zkfast_wire::{OpCode, SessionId, acl::address_text};
 
 use super::calendar::Civil;
 use super::environment;
@@ -320,15 +320,12 @@ fn connection_line(out: &mut String, connection: &ConnectionPicture, brief: bool
     out.push_str(")\n");
 }
 
-/// Java prints all eight groups of an IPv6 address.
-fn java_address(address: std::net::SocketAddr) -> String {
-    match address {
-        std::net::SocketAddr::V4(address) => address.to_string(),
-        std::net::SocketAddr::V6(address) => {
-            let groups: Vec<String> =
-                address.ip().segments().iter().map(|group| format!("{group:x}")).collect();
-            format!("[{}]:{}", groups.join(":"), address.port())
-        }
+/// Address and port as Java prints them: an IPv6 address stands in brackets.
+fn java_address(peer: std::net::SocketAddr) -> String {
+    let address = address_text(peer.ip());
+    match peer.ip().to_canonical() {
+        std::net::IpAddr::V4(_) => format!("{address}:{}", peer.port()),
+        std::net::IpAddr::V6(_) => format!("[{address}]:{}", peer.port()),
     }
 }
 

@@ -141,6 +141,9 @@ fn a_reset_connection_and_an_ipv6_peer_are_told_as_java_does() {
         " /[0:0:0:0:0:0:0:1]:5000[1](queued=0,recved=7,sent=7,sid=0x100001ee6100000,lop=NA,est=1795362414194,\
          to=10000,lzxid=0xffffffffffffffff,lresp=2044041,llat=2,minlat=0,avglat=6,maxlat=22)\n\n"
     );
+    // A socket that takes both kinds hands over an IPv4 address in IPv6's clothes.
+    picture.connections[0].peer = "[::ffff:127.0.0.1]:5000".parse().expect("address");
+    assert!(render(Word::Cons, &picture, &star()).starts_with(" /127.0.0.1:5000[1]"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::jute::{self, DecodeError, Decoder};
 use bytes::BufMut;
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 /// Permission bits of an ACL entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -33,6 +33,15 @@ impl Perms {
     }
 }
 
+/// An address as Java writes it, and clients see it: all eight groups of an IPv6 one (`0:0:0:0:0:0:0:1`), and an IPv4
+/// address that came in IPv6's clothes as what it is.
+pub fn address_text(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => address.segments().map(|group| format!("{group:x}")).join(":"),
+    }
+}
+
 /// Who somebody is: a scheme such as `ip` or `digest` and a name within it.
 ///
 /// Ordered so that lists of them can be compared and interned.
@@ -51,6 +60,11 @@ impl<'a> Id<'a> {
     /// An id that borrows both parts.
     pub const fn new(scheme: &'a str, id: &'a str) -> Self {
         Self { scheme: Cow::Borrowed(scheme), id: Cow::Borrowed(id) }
+    }
+
+    /// What a connection from `address` proves by itself (A8): scheme `ip`, and the address as Java writes it.
+    pub fn of_address(address: IpAddr) -> Id<'static> {
+        Id { scheme: Cow::Borrowed("ip"), id: Cow::Owned(address_text(address)) }
     }
 
     /// Reads {scheme, id}. A null part reads as empty, which no provider accepts; but a null id of one of the schemes
@@ -127,5 +141,22 @@ impl<'a> Acl<'a> {
     /// The same entry with its own memory.
     pub fn into_owned(self) -> Acl<'static> {
         Acl { perms: self.perms, id: self.id.into_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Danger: a client looks for its own address in an ACL that whoAmI told it, and finds another spelling.
+    #[test]
+    fn addresses_are_written_as_java_does() {
+        let check = |address: &str, expected: &str| {
+            assert_eq!(Id::of_address(address.parse().unwrap()), Id::new("ip", expected));
+        };
+        check("::1", "0:0:0:0:0:0:0:1");
+        check("2001:db8::a:0:ff", "2001:db8:0:0:0:a:0:ff");
+        check("::ffff:10.0.0.1", "10.0.0.1");
+        check("127.0.0.1", "127.0.0.1");
     }
 }
