@@ -649,6 +649,7 @@ fn set_watches_tells_what_was_missed() {
             child: vec!["/parent".into(), "/old".into(), "/gone".into()],
             persistent: vec!["/p".into()],
             persistent_recursive: vec!["/r".into()],
+            is_cut: false,
         }),
     );
     let event = |kind, path: &str, zxid| Got::Event(kind, path.into(), zxid);

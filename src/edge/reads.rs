@@ -261,7 +261,8 @@ impl Core {
         for path in &request.persistent_recursive {
             self.add_watch(connection, path, Modes::RECURSIVE);
         }
-        self.reply_code(connection, xid, ErrorCode::OK);
+        let code = if request.is_cut { ErrorCode::MARSHALLING_ERROR } else { ErrorCode::OK };
+        self.reply_code(connection, xid, code);
     }
 
     fn tell_or_watch(

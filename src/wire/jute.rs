@@ -167,14 +167,6 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// A vector of strings that must not be null.
-    pub fn texts_given(&mut self, expected: &'static str) -> Result<Vec<Cow<'a, str>>, DecodeError> {
-        match self.clone().i32(expected)? {
-            -1 => Err(self.error(expected, Reason::Null)),
-            _ => self.texts(expected),
-        }
-    }
-
     /// A vector of strings; null reads as empty.
     pub fn texts(&mut self, expected: &'static str) -> Result<Vec<Cow<'a, str>>, DecodeError> {
         let count = self.count(4, expected)?.unwrap_or(0);

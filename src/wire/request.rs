@@ -105,6 +105,9 @@ pub struct SetWatchesRequest<'a> {
     pub persistent: Vec<Cow<'a, str>>,
     /// Persistent recursive watches; setWatches2 only.
     pub persistent_recursive: Vec<Cow<'a, str>>,
+    /// Behind what the lists say there was a null that Java stumbles over: a path of the first three lists, or a list. What
+    /// comes before it has been done by then; the answer is -5.
+    pub is_cut: bool,
 }
 
 /// auth.
@@ -291,19 +294,37 @@ impl<'a> Request<'a> {
                 })
             }
             OpCode::SetWatches | OpCode::SetWatches2 => {
-                let mut request = SetWatchesRequest {
-                    relative_zxid: Zxid(decoder.i64("SetWatches.relativeZxid")?),
-                    data: decoder.texts_given("SetWatches.dataWatches")?,
-                    exist: decoder.texts_given("SetWatches.existWatches")?,
-                    child: decoder.texts_given("SetWatches.childWatches")?,
-                    ..SetWatchesRequest::default()
+                let relative_zxid = Zxid(decoder.i64("SetWatches.relativeZxid")?);
+                let mut is_cut = false;
+                let mut missed = |decoder: &mut Decoder<'a>, expected| -> Result<_, DecodeError> {
+                    let (paths, found_null) = missed_paths(decoder, expected)?;
+                    let paths = if is_cut { Vec::new() } else { paths };
+                    is_cut |= found_null;
+                    Ok(paths)
                 };
-                if op == OpCode::SetWatches2 {
-                    request.persistent = decoder.texts_given("SetWatches2.persistentWatches")?;
-                    request.persistent_recursive =
-                        decoder.texts_given("SetWatches2.persistentRecursiveWatches")?;
-                }
-                Self::SetWatches(request)
+                let data = missed(decoder, "SetWatches.dataWatches")?;
+                let exist = missed(decoder, "SetWatches.existWatches")?;
+                let child = missed(decoder, "SetWatches.childWatches")?;
+                let mut kept = |decoder: &mut Decoder<'a>, expected| -> Result<_, DecodeError> {
+                    if op == OpCode::SetWatches {
+                        return Ok(Vec::new());
+                    }
+                    let paths = kept_paths(decoder, expected)?;
+                    let done = if is_cut { None } else { paths };
+                    is_cut |= done.is_none();
+                    Ok(done.unwrap_or_default())
+                };
+                let persistent = kept(decoder, "SetWatches2.persistentWatches")?;
+                let persistent_recursive = kept(decoder, "SetWatches2.persistentRecursiveWatches")?;
+                Self::SetWatches(SetWatchesRequest {
+                    relative_zxid,
+                    data,
+                    exist,
+                    child,
+                    persistent,
+                    persistent_recursive,
+                    is_cut,
+                })
             }
             OpCode::Sasl => Self::Sasl(decoder.buffer("GetSASLRequest.token")?),
             OpCode::GetEphemerals => Self::GetEphemerals(decoder.string("GetEphemeralsRequest.prefixPath")?),
@@ -469,6 +490,33 @@ impl SetWatchesRequest<'_> {
 /// A path for the table of watches, which in Java has a place for null too. No node can have the path that stands for it.
 fn watched<'a>(decoder: &mut Decoder<'a>) -> Result<Cow<'a, str>, DecodeError> {
     Ok(decoder.string("a watched path")?.unwrap_or(Cow::Borrowed("\0")))
+}
+
+/// One of setWatches' lists of nodes to look at: its paths up to the first null, and whether there is one. A list that is
+/// null is one itself.
+fn missed_paths<'a>(
+    decoder: &mut Decoder<'a>,
+    expected: &'static str,
+) -> Result<(Vec<Cow<'a, str>>, bool), DecodeError> {
+    let count = decoder.count(4, expected)?;
+    let (mut paths, mut found_null) = (Vec::new(), count.is_none());
+    for _ in 0..count.unwrap_or(0) {
+        match decoder.string(expected)? {
+            Some(path) if !found_null => paths.push(path),
+            Some(_) => {}
+            None => found_null = true,
+        }
+    }
+    Ok((paths, found_null))
+}
+
+/// One of setWatches2's lists that are watched unseen; `None` for a list that is null.
+fn kept_paths<'a>(
+    decoder: &mut Decoder<'a>,
+    expected: &'static str,
+) -> Result<Option<Vec<Cow<'a, str>>>, DecodeError> {
+    let Some(count) = decoder.count(4, expected)? else { return Ok(None) };
+    (0..count).map(|_| watched(decoder)).collect::<Result<_, _>>().map(Some)
 }
 
 /// Reads the parts of a multi up to its end mark.
