@@ -261,6 +261,20 @@ pub const EXCEPTIONS: &[Exception] = &[
         what: "createTTL with a mode that is no TTL mode and a negative ttl is refused with -8 (row T18)",
     },
     Exception {
+        id: "read-only-open",
+        ticket: "a read-only server of Apache's 3.9 that has no local sessions refuses a new session and leaves its connection open",
+        until: None,
+        avoided: true,
+        what: "the same answer, then the connection ends (row S16): the client asks the next server",
+    },
+    Exception {
+        id: "local-ephemeral",
+        ticket: "Apache logs the refusal of an ephemeral node in a local session, and in a multi answers it as the error of a part",
+        until: None,
+        avoided: true,
+        what: "it is refused without a transaction, a multi by the header alone",
+    },
+    Exception {
         id: "createSession",
         ticket: "the server's own operation: Apache answers it with a second handshake",
         until: None,
