@@ -172,10 +172,11 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Fixture, asker};
+    use super::super::fixture::{Fixture, asker, zxid};
     use crate::{cores::messages::Delivery, pipeline::Duty};
     use zkfast_tree::session;
     use zkfast_wire::SessionId;
+    use zkfast_zab::{Effect, Node};
 
     /// S23. Danger: what was committed before a sync reaches the client's core behind the sync's answer, and the read
     /// behind the sync does not see it.
@@ -192,6 +193,30 @@ mod tests {
         let told = fixture.take_told();
         assert!(
             matches!(&told[..], [Delivery::Batch(_), Delivery::Synced { asker: answered }] if *answered == asker(1)),
+            "{told:?}"
+        );
+    }
+
+    /// S23. Danger: the leader's commits and its answer to a sync come in one turn, and the sync is answered before they are
+    /// applied: the read behind it does not see what others have seen.
+    #[test]
+    fn a_sync_waits_for_the_commits_of_its_turn() {
+        let mut fixture = Fixture::new(3);
+        fixture.append(2);
+        let pipeline = &mut fixture.pipeline;
+        pipeline.duty = Duty::Forwards;
+        // What it is told to commit is committed.
+        pipeline.node = Node::alone(zxid(5));
+        pipeline.the_member().learner.sync(asker(1), SessionId(1));
+        let commit = |counter| Effect::Commit { through: zxid(counter) };
+        pipeline.carry_out(&mut vec![commit(4), Effect::SyncDone, commit(5)]);
+        assert_eq!(pipeline.tree.last_applied(), zxid(4), "the rest may wait for more");
+        pipeline.apply_committed();
+        pipeline.push_batch();
+        let told = fixture.take_told();
+        assert!(
+            matches!(&told[..], [Delivery::Batch(before), Delivery::Synced { .. }, Delivery::Batch(_)]
+                if before.through() == zxid(4)),
             "{told:?}"
         );
     }

@@ -118,11 +118,12 @@ mod tests {
     use crate::pipeline::{
         BarrierKind,
         member::{
-            desk::{Asked, Unanswered},
+            desk::{Asked, Owner, Unanswered},
             fixture::{Fixture, asker},
         },
     };
     use zkfast_wire::SessionId;
+    use zkfast_zab::LinkId;
 
     /// Danger: what clients asked in one role is answered, or done, in the next one, after they were told that their
     /// connections are lost.
@@ -138,7 +139,10 @@ mod tests {
         let open = Asked::Open { session: SessionId(7), connection, timeout_ms: 4000 };
         pipeline.the_member().held.push_back(Unanswered::Request(open));
         pipeline.sessions.connect_only(SessionId(8), connection);
+        let (moved, learner) = (SessionId(9), Owner::Learner(LinkId(1)));
+        pipeline.own_here(moved);
         pipeline.stop_serving();
+        assert!(pipeline.the_member().leader.may_speak(moved, learner), "it moved under another leader");
         assert!(pipeline.pending[0].asker.is_none() && pipeline.barriers.is_empty() && !pipeline.has_held());
         assert!(!pipeline.sessions.is_connected(SessionId(8)));
         assert!(pipeline.cores.iter().all(|core| core.awaits_quiet), "they may not have heard of it yet");

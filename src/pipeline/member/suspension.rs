@@ -213,7 +213,7 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::member::fixture::{Fixture, asker};
+    use crate::pipeline::member::fixture::{Fixture, asker, zxid};
     use zkfast_wire::SessionId;
 
     /// A suspended server with a client that came back, and one that was heard of; what its core was told is taken.
@@ -265,6 +265,20 @@ mod tests {
         fixture.pipeline.resume();
         let told = fixture.take_told();
         assert!(matches!(&told[..], [Delivery::Batch(_), Delivery::Synced { .. }]), "{told:?}");
+    }
+
+    /// S25. Danger: clients that wait for the next epoch are shown, and answered, what the next leader has cut off.
+    #[test]
+    fn a_cut_ends_the_wait() {
+        let mut fixture = suspended();
+        fixture.append(1);
+        let record = fixture.pipeline.pending.pop_front().expect("the record").record;
+        let applied = fixture.pipeline.tree.apply(&record).expect("a good record");
+        fixture.pipeline.note_replayed(applied);
+        fixture.pipeline.truncate(zxid(3));
+        assert!(!fixture.pipeline.is_suspended(), "what was kept to be told is no more");
+        let told = fixture.take_told();
+        assert!(matches!(told.first(), Some(Delivery::StopServing)), "{told:?}");
     }
 
     /// Danger: a server that finds no leader keeps what is applied meanwhile without a bound.
