@@ -29,14 +29,28 @@ impl EpochFile {
             Self::Accepted => "acceptedEpoch",
         }
     }
+
+    /// What may be written into it where it is damaged. A promise must not be taken back, so an accepted epoch may be too
+    /// high but not too low; the leader to whom it was made has accepted it too.
+    const fn cure(self) -> &'static str {
+        match self {
+            Self::Current => "write the epoch of the newest zxid into it",
+            Self::Accepted => {
+                "write the highest number into it that the acceptedEpoch or currentEpoch of any server of the ensemble \
+                 holds (look at all of them; one that is too low can cost committed transactions)"
+            }
+        }
+    }
 }
 
 /// Why the epochs are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
     /// Not a decimal number, or one that no zxid has room for.
-    #[error("{} does not hold an epoch but {found:?}: write the epoch of the newest zxid into it, or remove the server's version-2 directory and let it copy the state of the others", path.display())]
+    #[error("{} does not hold an epoch but {found:?}: {}, or remove the server's version-2 directory and let it copy the state of the others", path.display(), file.cure())]
     NotANumber {
+        /// Which number.
+        file: EpochFile,
         /// The file.
         path: PathBuf,
         /// Its first line, cut to 64 characters.
@@ -69,7 +83,7 @@ pub fn read(directory: &Path, file: EpochFile) -> Result<Option<Epoch>, EpochErr
     match line.trim().parse() {
         Ok(number) if number <= Epoch::LAST.0 => Ok(Some(Epoch(number))),
         // No zxid of such an epoch can be made, and no leader follows on it.
-        Ok(_) | Err(_) => Err(EpochError::NotANumber { path, found: line.chars().take(64).collect() }),
+        Ok(_) | Err(_) => Err(EpochError::NotANumber { file, path, found: line.chars().take(64).collect() }),
     }
 }
 
@@ -141,6 +155,25 @@ mod tests {
             let read = read(path, EpochFile::Current);
             assert!(matches!(read, Err(EpochError::NotANumber { .. })), "{wrong}: {read:?}");
         }
+    }
+
+    /// Danger: who follows the advice takes back a promise that the server has made to a leader: the newest zxid may be of
+    /// an older epoch.
+    #[test]
+    fn the_advice_for_a_damaged_promise_takes_none_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let advice = |file: EpochFile| {
+            fs::write(directory.path().join(file.name()), "seven").unwrap();
+            read(directory.path(), file).unwrap_err().to_string()
+        };
+        let current = advice(EpochFile::Current);
+        assert!(
+            current.contains("currentEpoch does not") && current.contains("the newest zxid"),
+            "{current}"
+        );
+        let accepted = advice(EpochFile::Accepted);
+        assert!(accepted.contains("the highest number") && accepted.contains("any server"), "{accepted}");
+        assert!(!accepted.contains("zxid"), "{accepted}");
     }
 
     /// Danger: half of a number is taken for it, or a longer one.
