@@ -53,9 +53,7 @@ pub(super) fn log_files(dirs: &DataDirs) -> io::Result<Vec<(Zxid, u64)>> {
 /// A port for the others that cannot be had, and the like.
 pub(super) fn refused(error: &LinkError) -> StartError {
     match error {
-        LinkError::Bind { .. } => StartError::quorum_port(error.to_string()),
-        LinkError::NotAMember(_) | LinkError::Poll(_) => {
-            StartError::new(error.to_string(), "The server was not started.")
-        }
+        LinkError::Bind { .. } => StartError::quorum_port(error.to_string(), error.cure()),
+        LinkError::NotAMember(_) | LinkError::Poll(_) => StartError::new(error.to_string(), error.cure()),
     }
 }

@@ -20,7 +20,7 @@ mod code {
     pub(super) const UNEXPECTED: u8 = 1;
     pub(super) const CONFIGURATION: u8 = 2;
     pub(super) const DATA_DIRECTORY: u8 = 3;
-    pub(super) const QUORUM_PORT: u8 = 14;
+    pub(super) const QUORUM_PORT: u8 = crate::links::EXIT_CODE_OF_PORTS;
 }
 
 impl StartError {
@@ -40,10 +40,7 @@ impl StartError {
     }
 
     /// A port for the other servers of the ensemble cannot be bound. `what` names it and says why.
-    pub fn quorum_port(what: impl Into<String>) -> Self {
-        let cure = "Stop whoever has it (ss -ltnp shows them), or change this server's server.<id> line on every \
-                    server of the ensemble. The host of that line must be an address of this machine; behind NAT, set \
-                    quorumListenOnAllIPs=true.";
+    pub fn quorum_port(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { code: code::QUORUM_PORT, ..Self::new(what, cure) }
     }
 

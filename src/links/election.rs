@@ -333,8 +333,13 @@ impl Election {
 
     /// Moves dials on, starts those that are due, and hangs up on who says nothing.
     pub(super) fn tend(&mut self, ground: &mut Ground) {
-        let due: Vec<ServerId> =
-            self.peers.values().filter(|peer| peer.needs_tending(ground.now)).map(|peer| peer.id).collect();
+        let (now, may_call) = (ground.now, ground.is_reachable);
+        let due: Vec<ServerId> = self
+            .peers
+            .values()
+            .filter(|peer| peer.needs_tending(now, may_call))
+            .map(|peer| peer.id)
+            .collect();
         for id in due {
             self.tend_peer(id, ground);
         }
@@ -353,7 +358,7 @@ impl Election {
     fn tend_peer(&mut self, id: ServerId, ground: &mut Ground) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.dial.is_none() {
-            if !peer.is_dial_due(ground.now) {
+            if !ground.is_reachable || !peer.is_dial_due(ground.now) {
                 return;
             }
             let limit = ground.options.election_dial_limit;
@@ -399,8 +404,8 @@ impl Election {
         }
     }
 
-    pub(super) fn look_at(&self) -> Option<Instant> {
-        let peers = self.peers.values().filter_map(Peer::look_at);
+    pub(super) fn look_at(&self, ground: &Ground) -> Option<Instant> {
+        let peers = self.peers.values().filter_map(|peer| peer.look_at(ground.is_reachable));
         peers.chain(self.callers.values().map(|caller| caller.deadline)).min()
     }
 

@@ -49,6 +49,9 @@ pub(super) struct Ground {
     pub(super) waker: Waker,
     /// When this turn began.
     pub(super) now: Instant,
+    /// Whether the others can reach this server. As long as they cannot it calls nobody: they might elect it, and then
+    /// wait for a leader to whom nobody gets through.
+    pub(super) is_reachable: bool,
     /// Where sockets are read into.
     pub(super) scratch: Vec<u8>,
 }
@@ -66,6 +69,7 @@ impl Ground {
             threads: Threads::like_this_one(),
             waker,
             now: Instant::now(),
+            is_reachable: false,
             scratch: vec![0; limits::LINK_READ_BYTES],
         })
     }

@@ -20,8 +20,11 @@ use std::{
 /// Between two tries to bind a port, as in Apache.
 const BIND_RETRY: Duration = Duration::from_secs(1);
 
-/// How long the start waits for the lookup of this server's own name; after that it is retried like a taken port.
+/// How long the start waits for the lookup of this server's own name; after that it goes on without.
 const OWN_NAME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two log lines about an own name that still does not resolve.
+const NAME_REMINDER: Duration = Duration::from_secs(60);
 
 /// How long nobody is accepted when the system has no descriptor left.
 const DEAF_TIME: Duration = Duration::from_millis(100);
@@ -40,6 +43,21 @@ impl Port {
             Self::Quorum => "learners",
         }
     }
+
+    /// Which of the ports of a server.N line it is.
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Election => "second",
+            Self::Quorum => "first",
+        }
+    }
+}
+
+/// Why a port is not bound yet.
+enum Failure {
+    /// The own name has no address yet: there is nothing to bind, and whoever writes names may come late.
+    Name(String),
+    Bind(String),
 }
 
 enum State {
@@ -61,6 +79,8 @@ pub(super) struct Listener {
     failures: u32,
     /// What was told about the last failure, so that it is not told twice.
     told: String,
+    /// When to tell again that the own name does not resolve.
+    remind_at: Option<Instant>,
 }
 
 impl Listener {
@@ -75,8 +95,16 @@ impl Listener {
         ground: &mut Ground,
     ) -> Result<Self, LinkError> {
         let on_all = ground.options.listen_on_all;
-        let mut listener =
-            Self { port, index, address, on_all, state: State::LookingUp, failures: 0, told: String::new() };
+        let mut listener = Self {
+            port,
+            index,
+            address,
+            on_all,
+            state: State::LookingUp,
+            failures: 0,
+            told: String::new(),
+            remind_at: None,
+        };
         let found = if on_all {
             Ok(vec![Ipv6Addr::UNSPECIFIED.into()])
         } else {
@@ -88,6 +116,10 @@ impl Listener {
 
     pub(super) fn is_at(&self, port: Port, number: u16) -> bool {
         self.port == port && self.address.port == number
+    }
+
+    pub(super) fn is_bound(&self) -> bool {
+        matches!(self.state, State::Listening(..) | State::Deaf(..))
     }
 
     /// When to look again.
@@ -141,13 +173,21 @@ impl Listener {
                 self.state = State::Listening(socket, token);
                 self.failures = 0;
                 self.told.clear();
+                self.remind_at = None;
                 Ok(())
             }
-            Err(reason) => {
+            Err(Failure::Name(reason)) => {
+                self.tell_of_name(&reason, ground);
+                self.state = State::Waiting(ground.now + BIND_RETRY);
+                Ok(())
+            }
+            Err(Failure::Bind(reason)) => {
                 self.failures += 1;
                 let tries_max = ground.options.bind_tries_max;
                 if tries_max > 0 && self.failures >= tries_max {
                     return Err(LinkError::Bind {
+                        me: ground.options.me,
+                        place: self.port.place(),
                         address: self.address.clone(),
                         purpose: self.port.purpose(),
                         tries: self.failures,
@@ -165,20 +205,36 @@ impl Listener {
         }
     }
 
-    fn try_bind(&self, found: &Found, ground: &mut Ground) -> Result<(TcpListener, Token), String> {
-        let mut last = format!("'{}' has no address", self.address.host);
-        for address in found.as_ref().map_err(Clone::clone)? {
+    /// Once when it begins, then seldom.
+    fn tell_of_name(&mut self, reason: &str, ground: &Ground) {
+        if self.remind_at.is_some_and(|at| ground.now < at) {
+            return;
+        }
+        self.remind_at = Some(ground.now + NAME_REMINDER);
+        let (me, address, purpose) = (ground.options.me, &self.address, self.port.purpose());
+        log::warn!(
+            "cannot listen on {address} for {purpose} yet: the host of this server's own line server.{me} has no address: \
+             {reason}; looking it up every second. Until then this server calls nobody. With quorumListenOnAllIPs=true \
+             it does not need the name"
+        );
+    }
+
+    fn try_bind(&self, found: &Found, ground: &mut Ground) -> Result<(TcpListener, Token), Failure> {
+        let found = found.as_ref().map_err(|reason| Failure::Name(reason.clone()))?;
+        let mut last = String::new();
+        for address in found {
             match listen(*address, self.address.port) {
                 Ok(socket) => {
                     let place = Place::Listener(self.index);
-                    let token =
-                        ground.watch(&socket, place, true, false).map_err(|error| error.to_string())?;
+                    let token = ground
+                        .watch(&socket, place, true, false)
+                        .map_err(|error| Failure::Bind(error.to_string()))?;
                     return Ok((socket, token));
                 }
                 Err(error) => last = format!("{}: {error}", SocketAddr::new(*address, self.address.port)),
             }
         }
-        Err(last)
+        Err(Failure::Bind(last))
     }
 
     /// Takes what has come, at most a bounded number a turn.

@@ -37,7 +37,7 @@ mod threads;
 
 pub use image::{ImageEnd, ImageReader};
 pub use names::{Names, SystemNames};
-pub use options::{LinkError, LinkOptions, PeerAddresses};
+pub use options::{EXIT_CODE_OF_PORTS, LinkError, LinkOptions, PeerAddresses};
 pub use poller::Waker;
 pub use stream::Source;
 
@@ -76,7 +76,8 @@ impl Links {
     /// The threads that the links start later may run where the calling thread may: open them before pinning it.
     ///
     /// # Errors
-    /// See [`LinkError`]. A port that is taken is tried again later, `bind_tries_max` times in all.
+    /// See [`LinkError`]. A port that is taken is tried again later, `bind_tries_max` times in all; an own name that does
+    /// not resolve is looked up again until it does.
     pub fn open(options: LinkOptions, bell: impl AsFd) -> Result<Self, LinkError> {
         let me = options.me;
         let Some(own) = options.addresses.get(&me).cloned() else {
@@ -88,6 +89,7 @@ impl Links {
         let listeners = Self::listen(&own, &mut ground)?;
         let mut election = Election::default();
         election.configure(&ground);
+        ground.is_reachable = is_reachable(&listeners);
         Ok(Self { ground, bell, listeners, election, quorum: Quorum::default(), pending: Vec::new() })
     }
 
@@ -127,7 +129,7 @@ impl Links {
 
     fn look_at(&self) -> Option<Instant> {
         let listeners = self.listeners.iter().filter_map(Listener::look_at);
-        listeners.chain(self.election.look_at()).chain(self.quorum.look_at()).min()
+        listeners.chain(self.election.look_at(&self.ground)).chain(self.quorum.look_at()).min()
     }
 
     /// Appends what has happened since the last call: Up, Down, DialFailed, Packet, Transferred, PeerUp, PeerDown,
@@ -169,6 +171,7 @@ impl Links {
         for listener in &mut self.listeners {
             listener.tend(&mut self.ground)?;
         }
+        self.ground.is_reachable = is_reachable(&self.listeners);
         Ok(())
     }
 
@@ -285,6 +288,7 @@ impl Links {
                 listener.close(&mut self.ground);
             }
             self.listeners = Self::listen(&own, &mut self.ground)?;
+            self.ground.is_reachable = is_reachable(&self.listeners);
         }
         Ok(())
     }
@@ -325,6 +329,13 @@ impl Drop for Links {
     fn drop(&mut self) {
         self.quorum.close_all(&mut self.ground);
     }
+}
+
+/// Whether each of the two ports is bound at one address at least.
+fn is_reachable(listeners: &[Listener]) -> bool {
+    [Port::Election, Port::Quorum]
+        .iter()
+        .all(|port| listeners.iter().any(|listener| listener.port == *port && listener.is_bound()))
 }
 
 /// Takes what woke the pipeline: an eventfd's count, or a socket's bytes.

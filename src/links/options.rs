@@ -34,7 +34,8 @@ pub struct LinkOptions {
     /// How long sent bytes may stay unacknowledged before TCP gives the connection up: initLimit, at least 10 s. Without
     /// it a peer that lost its power is "connected" for a quarter of an hour.
     pub unacknowledged_limit: Duration,
-    /// `electionPortBindRetry`: tries to bind a port, a second apart; 0 tries for ever (Q17).
+    /// `electionPortBindRetry`: tries to bind a port, a second apart; 0 tries for ever (Q17). While this server's own name
+    /// does not resolve there is nothing to bind, and nothing is counted.
     pub bind_tries_max: u32,
     /// Bytes of the data of one packet on a learner link. Larger: the link is closed.
     pub packet_bytes_max: usize,
@@ -101,7 +102,10 @@ impl std::fmt::Debug for LinkOptions {
     }
 }
 
-/// Why this server cannot take part in its ensemble. Apache ends with exit code 14 where a port cannot be bound (Q17).
+/// Exit code of a server that cannot have a port of its ensemble, as Apache's (Q17, O6).
+pub const EXIT_CODE_OF_PORTS: u8 = 14;
+
+/// Why this server cannot take part in its ensemble.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The configuration has no line for this server.
@@ -109,14 +113,18 @@ pub enum LinkError {
     NotAMember(ServerId),
     /// A port could not be bound, however often it was tried.
     #[error(
-        "cannot listen on {address} for {purpose} after {tries} tries: {reason}. Is another server running there? If the \
-         address is not one of this machine's, set quorumListenOnAllIPs=true"
+        "cannot listen on {address} for {purpose} after {tries} tries, a second apart (electionPortBindRetry): {reason}. It \
+         is the {place} port of the line server.{me}"
     )]
     Bind {
+        /// Whose line it is: this server's.
+        me: ServerId,
         /// What the configuration says.
         address: HostPort,
         /// Which connections were to come there.
         purpose: &'static str,
+        /// Which of the two ports of the line.
+        place: &'static str,
         /// How often it was tried.
         tries: u32,
         /// What the system said the last time.
@@ -125,4 +133,26 @@ pub enum LinkError {
     /// The kernel refuses what every kernel gives.
     #[error("cannot wait for sockets: {0}")]
     Poll(#[source] io::Error),
+}
+
+impl LinkError {
+    /// What to do about it, in whole sentences.
+    pub const fn cure(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } => {
+                "Stop whoever has it (ss -ltnp shows them), or change this server's server.<id> line on every server of \
+                 the ensemble. The host of that line must be an address of this machine; behind NAT, set \
+                 quorumListenOnAllIPs=true."
+            }
+            Self::NotAMember(_) | Self::Poll(_) => "The server cannot run.",
+        }
+    }
+
+    /// What the process ends with.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Bind { .. } => EXIT_CODE_OF_PORTS,
+            Self::NotAMember(_) | Self::Poll(_) => 1,
+        }
+    }
 }

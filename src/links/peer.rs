@@ -267,12 +267,13 @@ impl Peer {
         due
     }
 
-    pub(super) fn needs_tending(&self, now: Instant) -> bool {
-        self.dial.is_some() || self.retry_at.is_some_and(|at| now >= at)
+    /// `may_call`: whether a new dial may begin.
+    pub(super) fn needs_tending(&self, now: Instant, may_call: bool) -> bool {
+        self.dial.is_some() || may_call && self.retry_at.is_some_and(|at| now >= at)
     }
 
-    pub(super) fn look_at(&self) -> Option<Instant> {
-        self.dial.as_ref().map(Dial::look_at).or(self.retry_at)
+    pub(super) fn look_at(&self, may_call: bool) -> Option<Instant> {
+        self.dial.as_ref().map(Dial::look_at).or(self.retry_at.filter(|_| may_call))
     }
 
     pub(super) fn figures(&self, now: Instant) -> PeerFigures {

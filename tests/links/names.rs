@@ -89,6 +89,27 @@ fn a_name_that_does_not_resolve_yet_is_looked_up_again() {
     run(&mut [&mut first, &mut second], "a vote", |hosts| hosts[1].votes().count() > 0);
 }
 
+/// Danger: a pod whose own name is known a few seconds late ends each time that it starts; or it is elected before
+/// anybody can reach it.
+#[test]
+fn an_own_name_that_does_not_resolve_yet_is_awaited() {
+    let (own, named) = named();
+    let book = Book::new(Entry::Unknown);
+    let mut settings = options(&named, 2);
+    settings.names = Arc::new(book.clone());
+    settings.bind_tries_max = 2;
+    let mut second = Host::open(settings);
+    let mut first = Host::open(options(&own, 1));
+    let at_start = book.lookups();
+    second.links.notify(ServerId(1), vote(2, 1));
+    run(&mut [&mut first, &mut second], "more lookups than tries", |_| book.lookups() >= at_start + 3);
+    assert!(first.events.is_empty(), "nobody can reach server 2, and it calls: {:?}", first.events);
+    book.write(Entry::Is(Ipv4Addr::LOCALHOST.into()));
+    run(&mut [&mut first, &mut second], "a vote", |hosts| hosts[0].votes().count() > 0);
+    first.links.dial(ServerId(2));
+    run(&mut [&mut first, &mut second], "a link", |hosts| hosts.iter().all(|host| host.link().is_some()));
+}
+
 /// Danger: a resolver that hangs stops the pipeline, or starts a thread for each try.
 #[test]
 fn a_lookup_that_hangs_fails_its_dial_and_no_other() {

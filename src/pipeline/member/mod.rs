@@ -48,7 +48,7 @@ use crate::{
         lanes::{BellEnd, Doorbell},
         placement::Everywhere,
     },
-    links::Links,
+    links::{LinkError, Links},
     status::{Board, PipelineCounters},
     storage::{LogConfig, LogFailure, TxnLog, purge::PurgeMark, recovery::RecoveryOptions},
 };
@@ -170,6 +170,13 @@ fn end_process(what: &str, why: impl fmt::Display) -> ! {
     );
     log::logger().flush();
     std::process::exit(1);
+}
+
+/// Ends the process, which cannot have a port of its ensemble: nothing is wrong with its history.
+fn end_without_links(error: &LinkError) -> ! {
+    log::error!("{error}. {}", error.cure());
+    log::logger().flush();
+    std::process::exit(error.exit_code().into());
 }
 
 /// The value, or the end of the process.
@@ -426,7 +433,7 @@ impl Pipeline {
         if !std::mem::take(&mut self.the_member().has_looked) {
             or_end("the links cannot be waited for", self.links().sleep(Duration::ZERO));
         }
-        or_end("this server cannot take part in its ensemble", self.links().receive(&mut received));
+        self.links().receive(&mut received).unwrap_or_else(|error| end_without_links(&error));
         let any = !received.is_empty();
         let mut events = received.drain(..).peekable();
         while let Some(event) = events.next() {
