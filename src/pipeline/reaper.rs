@@ -98,6 +98,7 @@ impl Pipeline {
         }
         let mut any = false;
         while !self.reaper.due.is_empty() && !self.is_backed_up() && self.reaper.may_delete(self.wall_ms) {
+            self.roll_over();
             if self.node.next_zxid().is_none() || self.await_reserve(0) {
                 break;
             }

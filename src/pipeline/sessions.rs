@@ -256,6 +256,7 @@ impl Pipeline {
         if self.duty != Duty::Orders || self.is_backed_up() {
             return false;
         }
+        self.roll_over();
         // What a session leaves behind is deleted with it, and takes its time too.
         let mut deaths = 0;
         while deaths < limits::EXPIRIES_PER_TURN && !self.is_backed_up() && self.node.next_zxid().is_some() {

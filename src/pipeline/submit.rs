@@ -8,8 +8,8 @@ use crate::{
 };
 use std::sync::Arc;
 use zkfast_tree::Ask;
-use zkfast_wire::{Decoder, ErrorCode, Id, OpCode, Request, SessionId, Xid, Zxid};
-use zkfast_zab::{Event, ROLLOVER_MARGIN};
+use zkfast_wire::{Decoder, Epoch, ErrorCode, Id, OpCode, Request, SessionId, Xid, Zxid};
+use zkfast_zab::{Event, Node, ROLLOVER_MARGIN};
 
 /// Room for records in one piece of the arena. At 200 bytes a record some 300 share one allocation.
 const ARENA_BYTES: usize = 64 * 1024;
@@ -34,6 +34,7 @@ pub(super) fn leading_buffer(bytes: &[u8]) -> Option<&[u8]> {
 impl Pipeline {
     /// Takes a bounded number of submissions from the lanes, from each core in turn; whether there were any.
     pub(super) fn drain_submissions(&mut self) -> bool {
+        self.roll_over();
         let mut left = limits::SUBMITS_PER_TURN;
         let count = self.cores.len();
         let mut any = false;
@@ -255,6 +256,18 @@ impl Pipeline {
         self.counters.record_bytes.note(record.len() as u64);
         self.pending.push_back(Pending { zxid, record: record.clone(), asker });
         self.step(Event::Submit { zxid, record });
+    }
+
+    /// Goes on in the next epoch when this one's counter is used up and nothing is in flight (ZOOKEEPER-1277).
+    ///
+    /// A standalone server may do so by itself, as Apache's does: nobody else counts. Until the pipeline is empty
+    /// `is_backed_up` keeps new work out.
+    pub(super) fn roll_over(&mut self) {
+        // A member steps down by itself, for another epoch.
+        if self.member.is_none() && self.node.next_zxid().is_none() && self.pending.is_empty() {
+            let epoch = self.node.committed().epoch();
+            self.node = Node::alone(Zxid::new(Epoch(epoch.0 + 1), 0));
+        }
     }
 
     pub(super) fn add_barrier(&mut self, kind: BarrierKind) {

@@ -26,19 +26,9 @@ impl Alone {
         self.committed
     }
 
-    /// The zxid of the next transaction. Behind a counter that is used up comes 0 of the next epoch, as with Apache's
-    /// standalone server: there is no leader whose reign an epoch would name, and order is that of the whole number. `None`
-    /// behind the last number that there is.
-    pub(crate) const fn next_zxid(&self) -> Option<Zxid> {
-        match self.tail.appended().0.checked_add(1) {
-            Some(next) => Some(Zxid(next)),
-            None => None,
-        }
-    }
-
     pub(crate) fn submit(&mut self, zxid: Zxid, record: Bytes, effects: &mut Vec<Effect>) {
         assert!(
-            self.next_zxid() == Some(zxid),
+            self.tail.appended().next() == Some(zxid),
             "{zxid} submitted where {} was the last",
             self.tail.appended()
         );

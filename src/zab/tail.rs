@@ -74,9 +74,8 @@ impl Tail {
 
     /// Whether `zxid` may come next: above the last one. Only a leader of this kind also promises that none is left out
     /// within its epoch; Apache's followers (`Follower.processPacket`) warn where one is, and go on (row Q50).
-    /// A history that a standalone server wrote may have a transaction with counter 0.
     pub fn follows(&self, zxid: Zxid) -> bool {
-        zxid > self.appended
+        zxid > self.appended && zxid.counter() > 0
     }
 
     /// The transactions after `after` up to the next gap or epoch, but not above `through`: the first and the last.
