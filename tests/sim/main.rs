@@ -50,7 +50,7 @@ fn every_mutation_is_caught() {
     for mutation in Mutation::ALL.into_iter().filter(|mutation| *mutation != Mutation::CutBelowSnapshot) {
         // Rare ones are looked for where they were found once.
         let from = match mutation {
-            Mutation::AcceptedEpochNotSaved => 3_400,
+            Mutation::AcceptedEpochNotSaved | Mutation::EpochBeforeHistory => 3_400,
             Mutation::EpochNotCompared => 3_000,
             Mutation::EpochAckedTwice => 2_000,
             _ => 0,
