@@ -376,6 +376,18 @@ impl Case<'_> {
                     && apache.tokens.len() > 2;
                 is_fitting.then_some(Excuse::Both)
             }
+            // What was asked in the same burst, before the watch could be taken away on Apache's side too.
+            "exists-read" if self.op() == Some(OpCode::RemoveWatches) => {
+                let Kind::Reply { index, err: 0, .. } = apache?.kind else { return None };
+                let is_absent = matches!(zkfast?.kind, Kind::Reply { err: -121, .. });
+                let path = self.operation()?.path(self.root)?;
+                let is_of_refused = self.operations[..index].iter().any(|earlier| {
+                    earlier.op() == Some(OpCode::Exists)
+                        && earlier.fields.contains(&Field::Watch(true))
+                        && earlier.path(self.root).as_deref() == Some(&*path)
+                });
+                (is_absent && is_of_refused).then_some(Excuse::Both)
+            }
             "exists-read" => {
                 let is_refused = zkfast?.tokens.first()? == &Token::Word(self.refusal(-102)?);
                 let is_found = matches!(apache?.kind, Kind::Reply { err: 0, .. });
