@@ -1,7 +1,7 @@
 //! The servers that one side of a comparison consists of: one alone, or an ensemble of three on loopback.
 
 use crate::{
-    rows::free_port,
+    rows::free_ports,
     servers::{ANSWER_PATIENCE, Make, Member, Place, Server},
 };
 use anyhow::{Context, anyhow, ensure};
@@ -38,7 +38,8 @@ impl Group {
     /// # Errors
     /// If one does not; the end of its log is in the error.
     pub fn start(make: &Make, directory: &Path, count: usize) -> anyhow::Result<Self> {
-        let ports = (0..count).map(|_| free_port()).collect::<anyhow::Result<Vec<u16>>>()?;
+        let mut ports = free_ports(3 * count)?;
+        let peer_ports = ports.split_off(count);
         let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let hosts = Hosts::parse(&hosts.join(","))?;
         let mut members = Vec::new();
@@ -47,8 +48,8 @@ impl Group {
             return Ok(Self { make: make.clone(), hosts, members });
         }
         let mut server_lines = String::new();
-        for index in 1..=count {
-            writeln!(server_lines, "server.{index}=127.0.0.1:{}:{}", free_port()?, free_port()?)?;
+        for (index, pair) in peer_ports.chunks(2).enumerate() {
+            writeln!(server_lines, "server.{}=127.0.0.1:{}:{}", index + 1, pair[0], pair[1])?;
         }
         for (index, port) in ports.into_iter().enumerate() {
             let id = u8::try_from(index + 1)?;

@@ -186,5 +186,12 @@ fn load(
 
 /// A port that nobody listens on now.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(free_ports(1)?[0])
+}
+
+/// So many of them, each another one: held until all are found.
+pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    let bind = |_| std::net::TcpListener::bind("127.0.0.1:0");
+    let held = (0..count).map(bind).collect::<std::io::Result<Vec<_>>>()?;
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
