@@ -8,7 +8,7 @@
 use super::{
     data_dirs::{DataDirs, NamedFile, first_log_for},
     records::{self, Ending},
-    segment::{LOG_HEADER, RECORD_OVERHEAD_BYTES},
+    segment::{BLOCK_BYTES, LOG_HEADER, RECORD_OVERHEAD_BYTES, is_own},
     snapshot::SnapshotFile,
     tail,
 };
@@ -102,7 +102,7 @@ impl LogReader {
                     let has_gap = zxid.0 != self.last.0 + 1 && zxid.epoch() == self.last.epoch();
                     let is_hole = match opened {
                         Some(path) if has_gap => {
-                            tail::previous(&fs::read(path)?).is_none_or(|previous| previous > self.last)
+                            previous_log(&path)?.is_none_or(|previous| previous > self.last)
                         }
                         _ => false,
                     };
@@ -158,6 +158,28 @@ impl LogReader {
         self.fill()?;
         Ok(())
     }
+}
+
+/// [`tail::previous`] of a file, which is read from its end until a mark is found: it may have any size.
+fn previous_log(path: &Path) -> io::Result<Option<Zxid>> {
+    let file = File::open(path)?;
+    let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
+    let mut buffer = vec![0; READ_BYTES];
+    let header = file.read_at(&mut buffer, 0)?;
+    if !is_own(&buffer[..header]) {
+        return Ok(None);
+    }
+    let mut end = file.metadata()?.len() / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    while end > 0 {
+        let begin = end.saturating_sub(READ_BYTES as u64);
+        // Shorter if the file was cut meanwhile.
+        let read = file.read_at(&mut buffer[..(end - begin) as usize], begin)?;
+        if let Some(previous) = tail::previous_of_blocks(&buffer[..read], begin) {
+            return Ok(Some(previous));
+        }
+        end = begin;
+    }
+    Ok(None)
 }
 
 /// Consecutive zxids: the first and the last.

@@ -91,12 +91,18 @@ pub fn judge(bytes: &[u8], end: usize, ending: Ending, last: Zxid) -> Verdict {
 
 /// The last transaction in the log before this file's first, if the file is ours and has a mark to say so.
 pub fn previous(bytes: &[u8]) -> Option<Zxid> {
-    if !is_own(bytes) {
-        return None;
-    }
-    let blocks = bytes.len() / BLOCK_BYTES;
+    if is_own(bytes) { previous_of_blocks(bytes, 0) } else { None }
+}
+
+/// The same of whole blocks that begin at `offset` of a file of ours; what is behind the last whole one counts for nothing.
+pub fn previous_of_blocks(bytes: &[u8], offset: u64) -> Option<Zxid> {
+    let blocks = bytes.chunks_exact(BLOCK_BYTES).enumerate();
     // The newest is the last one.
-    (1..=blocks).rev().find_map(|block| mark_before(bytes, block * BLOCK_BYTES)).map(|mark| mark.previous)
+    let newest = blocks.rev().find_map(|(block, bytes)| {
+        let end = offset + ((block + 1) * BLOCK_BYTES) as u64;
+        FlushMark::decode(bytes.last_chunk::<MARK_BYTES>()?, end)
+    });
+    newest.map(|mark| mark.previous)
 }
 
 /// Ends of the blocks behind `from`, and of the block in which it lies.
