@@ -80,7 +80,7 @@ pub struct Cluster {
     shape: Shape,
     /// Words in front of the command of the next server.
     launcher: Vec<String>,
-    _home: tempfile::TempDir,
+    directory: tempfile::TempDir,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
@@ -101,8 +101,15 @@ impl Cluster {
         });
         let members: Vec<Member> = members.collect();
         let ways = (0..kinds.len()).map(|_| (0..kinds.len()).map(|_| Direction::new()).collect()).collect();
-        let mut cluster =
-            Self { members, ways, pairs: Vec::new(), shape, launcher: Vec::new(), _home: home, _turn: turn };
+        let mut cluster = Self {
+            members,
+            ways,
+            pairs: Vec::new(),
+            shape,
+            launcher: Vec::new(),
+            directory: home,
+            _turn: turn,
+        };
         if cluster.shape.proxied {
             cluster.connect();
         }
@@ -218,6 +225,12 @@ impl Cluster {
     /// Its directory, in which the data directory is.
     pub fn home(&self, index: usize) -> &Path {
         &self.members[index].home
+    }
+
+    /// What it has written to stdout and stderr in all its lives.
+    pub fn log_text(&self, index: usize) -> String {
+        let Member { home, client_port, .. } = &self.members[index];
+        std::fs::read_to_string(server::log_path(home, *client_port)).unwrap_or_default()
     }
 
     /// Where it listens for learners.
@@ -379,6 +392,16 @@ impl Cluster {
         for pair in self.pairs.iter().filter(|pair| pair.from == index || pair.to == index) {
             pair.quorum.break_all();
             pair.election.break_all();
+        }
+    }
+}
+
+/// The directories of a failed test are kept: what each server logged tells whose fault it was.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.directory.disable_cleanup(true);
+            eprintln!("kept: {}", self.directory.path().display());
         }
     }
 }

@@ -13,7 +13,10 @@
 //! before it applies it itself (`Leader.tryToCommit`), and its CommitProcessor waits for syncs of a learner's clients
 //! only (`needCommit`, `matchSyncs`). Behind such a sync stands a plain [`Action::Read`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +101,19 @@ impl History {
     pub fn longest_gap(&self) -> Duration {
         let times = self.acknowledged();
         times.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default()
+    }
+
+    /// Transactions that wrote the same version of one key: pairs of zxids, the lower one first. The tree on which the later
+    /// was ordered did not have the earlier one.
+    pub fn rewritten(&self) -> Vec<(i64, i64)> {
+        let mut zxids: BTreeMap<(usize, i32), BTreeSet<i64>> = BTreeMap::new();
+        for (key, (version, mzxid, _)) in
+            self.entries.iter().filter_map(|entry| Some((entry.key, seen(entry)?)))
+        {
+            zxids.entry((key, version)).or_default().insert(mzxid);
+        }
+        let ends = zxids.values().filter_map(|zxids| Some((*zxids.first()?, *zxids.last()?)));
+        ends.filter(|(first, last)| first < last).collect()
     }
 
     /// Whatever cannot have happened, in words; nothing if all can.
@@ -313,6 +329,15 @@ mod tests {
         assert_eq!(good().acknowledged().len(), 2);
         assert_eq!(good().longest_gap(), Duration::from_millis(30));
         assert_eq!(good().first_write_after(Duration::from_millis(10)), Some(Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn a_version_that_was_written_twice_is_told() {
+        assert_eq!(good().rewritten(), []);
+        let mut history = good();
+        let again = Outcome::Done { version: 1, mzxid: 999, value: 5 };
+        history.entries[4].outcome = again;
+        assert_eq!(history.rewritten(), [(101, 999)]);
     }
 
     /// The checker is worth what it catches: each doctored history has one thing wrong.

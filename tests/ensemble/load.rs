@@ -4,6 +4,7 @@
 //! the others. One more client watches: it must be told of a change before it sees the changed data.
 
 use crate::{
+    apaches_race::{ApachesOwn, has_an_old_tree, ordered_on_an_old_tree},
     cluster::Cluster,
     history::{Action, Entry, History, Outcome, Syncs},
     peers::{Client, DEADLINE, Dice, Kind, tree},
@@ -176,6 +177,15 @@ impl Load {
     /// same tree.
     #[track_caller]
     pub fn finish(self, cluster: &Cluster, syncs: Syncs) -> Report {
+        self.end(cluster, syncs).unwrap_or_else(|race| panic!("{}", race.0))
+    }
+
+    /// The same; what is wrong may be shown to be Apache's own.
+    ///
+    /// # Errors
+    /// [`ApachesOwn`].
+    #[track_caller]
+    pub fn end(self, cluster: &Cluster, syncs: Syncs) -> Result<Report, ApachesOwn> {
         self.shared.is_over.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -188,6 +198,11 @@ impl Load {
         }
         let (first, tree_of_first) = &trees[0];
         for (index, other) in &trees[1..] {
+            let race = has_an_old_tree(cluster, *index, other, tree_of_first)
+                .or_else(|| has_an_old_tree(cluster, *first, tree_of_first, other));
+            if let Some(race) = race {
+                return Err(race);
+            }
             let story = format!("server {} against server {}, seed {}", first + 1, index + 1, self.seed);
             tree::assert_equal(tree_of_first, other, &story);
         }
@@ -213,10 +228,13 @@ impl Load {
                 found.extend(gap_line(cluster, index));
             }
         }
+        if let Some(race) = ordered_on_an_old_tree(cluster, &history) {
+            return Err(race);
+        }
         found.truncate(20);
         assert!(found.is_empty(), "seed {}:\n{}", self.seed, found.join("\n"));
         assert!(!history.acknowledged().is_empty(), "a load without a write");
-        Report { history, expired: self.shared.expired.load(Ordering::Relaxed), seed: self.seed }
+        Ok(Report { history, expired: self.shared.expired.load(Ordering::Relaxed), seed: self.seed })
     }
 }
 

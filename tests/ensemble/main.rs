@@ -8,6 +8,7 @@
 #[path = "../peers/mod.rs"]
 mod peers;
 
+mod apaches_race;
 mod catch_up;
 mod cluster;
 mod disks;

@@ -120,6 +120,11 @@ pub fn write_config(home: &Path, port: u16, settings: &Settings) -> PathBuf {
     path
 }
 
+/// Where the words of a server in `home` are that listens on `port`, of whatever kind it was.
+pub fn log_path(home: &Path, port: u16) -> PathBuf {
+    home.join(format!("server-{port}.log"))
+}
+
 /// The command that starts a server of `kind` with `config`, without its outputs.
 pub fn command(kind: Kind, config: &Path, settings: &Settings) -> Command {
     let mut words: Vec<String> = match kind {
@@ -187,7 +192,7 @@ impl Server {
 
     fn spawn(kind: Kind, home: &Path, port: u16, settings: &Settings) -> Self {
         let config = write_config(home, port, settings);
-        let log = home.join(format!("server-{port}.log"));
+        let log = log_path(home, port);
         let output = fs::OpenOptions::new().create(true).append(true).open(&log).expect("the server's log");
         let child = command(kind, &config, settings)
             .stdout(output.try_clone().expect("a second handle"))
