@@ -3,7 +3,7 @@
 //! An idle link holds no buffer: sockets are read into memory that all links share, and only a packet that is not whole
 //! yet is kept. What is kept is bounded by the largest packet.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use zkfast_wire::{
     DecodeError, Packet,
     quorum::{Direction, HEAD_BYTES, TAIL},
@@ -53,9 +53,8 @@ impl Inbox {
         }
         let mut chunk = self.rest.split().freeze();
         while let Some((packet, taken)) = Packet::decode(&chunk, self.direction, self.data_bytes_max)? {
-            let behind = chunk.split_off(taken);
             let go_on = take(packet);
-            chunk = behind;
+            chunk.advance(taken);
             if !go_on {
                 return Ok(Some(chunk));
             }

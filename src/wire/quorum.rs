@@ -9,7 +9,7 @@ use crate::{
     ids::{Epoch, ServerId, SessionId, Zxid},
     jute::{self, DecodeError, Decoder, Reason},
 };
-use bytes::{BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 /// The learner protocol that has LEADERINFO and ACKEPOCH (Q75); unchanged since ZooKeeper 3.4.
 pub const PROTOCOL_VERSION: i32 = 0x10000;
@@ -470,16 +470,17 @@ impl Raw {
         Ok(Some((identities, decoder.offset())))
     }
 
-    fn packet(self, direction: Direction) -> Result<Packet, DecodeError> {
+    fn packet(mut self, direction: Direction) -> Result<Packet, DecodeError> {
         let zxid = self.zxid;
         Ok(match self.kind {
             kind::REQUEST => {
-                let data = self.required("REQUEST")?;
-                let mut decoder = Decoder::new(&data);
+                let mut body = self.required("REQUEST")?;
+                let mut decoder = Decoder::new(&body);
                 let session = SessionId(decoder.i64("REQUEST.session")?);
                 let cxid = decoder.i32("REQUEST.cxid")?;
                 let op = decoder.i32("REQUEST.type")?;
-                let body = data.slice(decoder.offset()..);
+                let head_bytes = decoder.offset();
+                body.advance(head_bytes);
                 Packet::Request(Box::new(ForwardedRequest {
                     session,
                     cxid,
@@ -545,8 +546,8 @@ impl Raw {
         })
     }
 
-    fn required(&self, expected: &'static str) -> Result<Bytes, DecodeError> {
-        self.data.clone().ok_or(DecodeError { expected, offset: HEAD_BYTES - 4, reason: Reason::Null })
+    fn required(&mut self, expected: &'static str) -> Result<Bytes, DecodeError> {
+        self.data.take().ok_or(DecodeError { expected, offset: HEAD_BYTES - 4, reason: Reason::Null })
     }
 }
 

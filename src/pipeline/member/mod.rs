@@ -124,6 +124,8 @@ pub(super) struct Member {
     /// Events that effects led to: they come before any other.
     follow_up: VecDeque<Event>,
     received: Vec<Event>,
+    /// When the clock was last looked at for an event, milliseconds of the server's clock, and for how many it may stand yet.
+    looked_at_clock: (u64, u32),
     /// The links have just been waited for: there is no need to look at them again.
     has_looked: bool,
     /// What is committed and waits to be applied until the events at hand are delivered, or one needs the tree.
@@ -232,6 +234,7 @@ impl Pipeline {
             first_effects,
             follow_up: VecDeque::new(),
             received: Vec::new(),
+            looked_at_clock: (now_ms, 0),
             has_looked: false,
             committed: None,
             window: Window::new(appended, limits::RECENT_RECORD_BYTES),
@@ -435,6 +438,7 @@ impl Pipeline {
         }
         self.links().receive(&mut received).unwrap_or_else(|error| end_without_links(&error));
         let any = !received.is_empty();
+        self.the_member().looked_at_clock.1 = 0;
         let mut events = received.drain(..).peekable();
         while let Some(event) = events.next() {
             self.note_heard(&event);
