@@ -11,7 +11,20 @@ use zkfast::command::{CommandLine, run};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A thread that panics takes the process with it, in builds for tests too (the release profile aborts by itself): a
+/// server without its pipeline, or without one of its cores, would hold its ports and its votes and serve nobody.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        // What led there is still on its way to standard error.
+        log::logger().flush();
+        std::process::abort();
+    }));
+}
+
 fn main() -> ExitCode {
+    abort_on_panic();
     let outcome = run(&CommandLine::read(std::env::args_os()));
     log::logger().flush();
     match outcome {

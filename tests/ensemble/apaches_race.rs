@@ -7,60 +7,224 @@
 //! leads next, its tree is what counts.
 //!
 //! No member can keep another one from doing that. What is told apart here, so that a test need not fail for it: the
-//! log of the server in question has the transaction, and its tree did not. A loss of which that cannot be shown is ours.
+//! log of the server in question has that very write, its tree did not, and it says itself that it lost a leader before,
+//! in the same life. It is told for each register alone; a loss of which that cannot be shown is ours.
 
 use crate::{
     cluster::Cluster,
-    history::History,
+    history::{History, Rewritten},
     peers::{Kind, tree::Tree},
 };
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 use zkfast::storage::{DataDirs, history::LogReader};
-use zkfast_wire::Zxid;
+use zkfast_wire::{Txn, Zxid};
 
-/// What Apache's tree lost, in words: the run proves nothing.
-#[derive(Debug)]
-pub struct ApachesOwn(pub String);
+/// The registers of which it is shown, by key: what happened, in words. Whatever else is wrong is not excused.
+pub type Proven = BTreeMap<usize, String>;
 
-fn logged(data_dir: &Path, zxid: i64) -> bool {
+/// Whether this record of a log is a setData of `path` that made it `version`.
+fn is_write(record: &[u8], path: &str, version: i32) -> bool {
+    matches!(
+        Txn::decode_record(record),
+        Ok((_, Txn::SetData(write), _)) if write.path == path && write.version == version
+    )
+}
+
+/// Whether the log of a server has this write under this zxid.
+fn logged(data_dir: &Path, zxid: i64, path: &str, version: i32) -> bool {
     let before = Zxid(zxid - 1);
-    let reader = LogReader::new(&DataDirs::new(data_dir, None), before, Zxid(zxid));
-    reader.is_ok_and(|mut reader| matches!(reader.next_record(), Ok(Some((found, _))) if found.0 == zxid))
+    let Ok(mut reader) = LogReader::new(&DataDirs::new(data_dir, None), before, Zxid(zxid)) else {
+        return false;
+    };
+    let found = reader.next_record();
+    matches!(found, Ok(Some((found, record))) if found.0 == zxid && is_write(record, path, version))
 }
 
-/// Whether a leader of Apache's ordered on a tree that lacked what its log has: all that `history` says was written twice
-/// is such a case, and there is one.
-pub fn ordered_on_an_old_tree(cluster: &Cluster, history: &History) -> Option<ApachesOwn> {
+/// The lines of the life of a server of Apache's in which one says `words`, through that one; of its last life if `words`
+/// are nothing.
+fn life<'a>(log: &'a str, words: &str) -> Vec<&'a str> {
+    let mut life = Vec::new();
+    for line in log.lines() {
+        if line.contains("Starting quorum peer") {
+            life.clear();
+        }
+        life.push(line);
+        if !words.is_empty() && line.ends_with(words) {
+            return life;
+        }
+    }
+    if words.is_empty() { life } else { Vec::new() }
+}
+
+/// Whether these lines say that the server followed or led, and then looked for a leader again.
+fn lost_a_leader(life: &[&str]) -> bool {
+    let says = |line: &&str, role: &str| line.ends_with(role);
+    let mut lines = life.iter().skip_while(|line| !says(line, " - FOLLOWING") && !says(line, " - LEADING"));
+    lines.any(|line| says(line, " - LOOKING"))
+}
+
+/// Whether a server of Apache's with this log led this epoch after it had lost a leader in the same life.
+fn led_after_a_loss(log: &str, epoch: i64) -> bool {
+    let life = life(log, &format!("setting last processed zxid: {:#x}", epoch << 32));
+    life.iter().any(|line| line.contains("LEADING - LEADER ELECTION TOOK")) && lost_a_leader(&life)
+}
+
+/// The registers of which a leader of Apache's ordered writes on a tree that lacked what its log has. All that `history`
+/// says was written twice in such a register is such a case.
+pub fn ordered_on_an_old_tree(cluster: &Cluster, paths: &[String], history: &History) -> Proven {
     let logs: Vec<String> = (0..cluster.size()).map(|index| cluster.log_text(index)).collect();
-    let led_once: Vec<usize> =
-        (0..cluster.size()).filter(|index| logs[*index].contains("LEADING - LEADER ELECTION TOOK")).collect();
-    let is_apaches = |(earlier, later): &(i64, i64)| {
-        let epoch = Zxid(*later).epoch();
-        let is_ours = logs.iter().any(|log| log.contains(&format!("leading in epoch {}:", epoch.0)));
-        epoch > Zxid(*earlier).epoch()
-            && !is_ours
-            && !led_once.is_empty()
-            && led_once.iter().all(|index| logged(&cluster.data_dir(*index), *earlier))
+    let is_apaches = |pair: &Rewritten| {
+        let epoch = Zxid(pair.later).epoch();
+        let led = |index: &usize| led_after_a_loss(&logs[*index], epoch.0);
+        let is_logged =
+            |index| logged(&cluster.data_dir(index), pair.earlier, &paths[pair.key], pair.version);
+        epoch > Zxid(pair.earlier).epoch() && (0..cluster.size()).find(led).is_some_and(is_logged)
     };
-    let rewritten = history.rewritten();
-    let (earlier, later) = rewritten.first()?;
-    rewritten.iter().all(is_apaches).then(|| {
-        ApachesOwn(format!(
-            "a leader of Apache's had {} transactions in its log and not in its tree, first {earlier:#x}, overwritten \
-             by {later:#x}",
-            rewritten.len()
-        ))
-    })
+    proven_of(&history.rewritten(), is_apaches)
 }
 
-/// Whether the tree of a server of Apache's lacks what its log has, and nothing else.
-pub fn has_an_old_tree(cluster: &Cluster, index: usize, theirs: &Tree, others: &Tree) -> Option<ApachesOwn> {
-    let is_apaches = |path: &String| {
-        let (Some(theirs), Some(others)) = (theirs.get(path), others.get(path)) else { return false };
-        theirs.stat.mzxid < others.stat.mzxid && logged(&cluster.data_dir(index), others.stat.mzxid.0)
-    };
+fn proven_of(rewritten: &[Rewritten], is_apaches: impl Fn(&Rewritten) -> bool) -> Proven {
+    let mut proven = Proven::new();
+    for pairs in rewritten.chunk_by(|one, other| one.key == other.key) {
+        let Rewritten { key, version, earlier, later } = pairs[0];
+        if pairs.iter().all(&is_apaches) {
+            let words = format!(
+                "key {key}: a leader of Apache's had {} writes in its log and not in its tree, first {earlier:#x} \
+                 (version {version}), overwritten by {later:#x}",
+                pairs.len()
+            );
+            proven.insert(key, words);
+        }
+    }
+    proven
+}
+
+/// The registers in which the tree of a server of Apache's lacks what its log has; `None` if the trees differ in anything
+/// else, or in nothing.
+pub fn has_an_old_tree(
+    cluster: &Cluster,
+    index: usize,
+    paths: &[String],
+    theirs: &Tree,
+    others: &Tree,
+) -> Option<Proven> {
+    if cluster.kind(index) != Kind::Apache || !lost_a_leader(&life(&cluster.log_text(index), "")) {
+        return None;
+    }
+    let is_logged = |path: &str, zxid, version| logged(&cluster.data_dir(index), zxid, path, version);
+    let keys = old_registers(paths, theirs, others, is_logged)?;
+    let words = |key| format!("key {key}: server {} has what its log says, but not in its tree", index + 1);
+    Some(keys.into_iter().map(|key| (key, words(key))).collect())
+}
+
+fn old_registers(
+    paths: &[String],
+    theirs: &Tree,
+    others: &Tree,
+    is_logged: impl Fn(&str, i64, i32) -> bool,
+) -> Option<BTreeSet<usize>> {
     let differs = |path: &&String| theirs.get(*path) != others.get(*path);
-    let paths: Vec<&String> = theirs.keys().chain(others.keys()).filter(differs).collect();
-    (cluster.kind(index) == Kind::Apache && !paths.is_empty() && paths.into_iter().all(is_apaches))
-        .then(|| ApachesOwn(format!("server {} has what its log says, but not in its tree", index + 1)))
+    let old = |path: &String| {
+        let (theirs, others) = (theirs.get(path)?, others.get(path)?);
+        let is_old = theirs.stat.mzxid < others.stat.mzxid
+            && theirs.acl == others.acl
+            && is_logged(path, others.stat.mzxid.0, others.stat.version);
+        paths.iter().position(|register| register == path).filter(|_| is_old)
+    };
+    let keys: Option<BTreeSet<usize>> = theirs.keys().chain(others.keys()).filter(differs).map(old).collect();
+    keys.filter(|keys| !keys.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::tree::Node;
+    use std::borrow::Cow;
+    use zkfast_wire::{OpCode, SessionId, Stat, TxnHeader, txn::SetDataTxn};
+
+    fn record(txn: &Txn<'_>, kind: OpCode) -> Vec<u8> {
+        let header = TxnHeader { session: SessionId(1), cxid: 2, zxid: Zxid(3), time_ms: 4, kind };
+        let mut record = Vec::new();
+        txn.encode_record(&header, &mut record);
+        record
+    }
+
+    #[test]
+    fn only_that_write_of_that_register_counts_as_logged() {
+        let write = Txn::SetData(SetDataTxn { path: Cow::Borrowed("/a"), data: Some(b"x"), version: 7 });
+        let written = record(&write, OpCode::SetData);
+        assert!(is_write(&written, "/a", 7));
+        assert!(!is_write(&written, "/a", 8) && !is_write(&written, "/b", 7));
+        assert!(!is_write(&written[..written.len() - 1], "/a", 7));
+        let deleted = record(&Txn::Delete { path: Cow::Borrowed("/a") }, OpCode::Delete);
+        assert!(!is_write(&deleted, "/a", 7));
+    }
+
+    #[test]
+    fn a_log_of_apache_s_is_read() {
+        let data_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/apache-3.9.5-plain");
+        assert!(logged(&data_dir, 0x170, "/golden/n065", 1));
+        assert!(!logged(&data_dir, 0x171, "/golden/n065", 1) && !logged(&data_dir, 0x170, "/golden/n066", 1));
+        assert!(
+            !logged(&data_dir, 0x170, "/golden/n065", 2)
+                && !logged(&data_dir, 0x1_0000_0170, "/golden/n065", 1)
+        );
+    }
+
+    const START: &str = "[main] INFO o.a.z.QuorumPeerMain - Starting quorum peer, myid=2\n";
+    const LOOKS: &str = "[QuorumPeer] INFO o.a.z.QuorumPeer - LOOKING\n";
+    const FOLLOWS: &str = "[QuorumPeer] INFO o.a.z.QuorumPeer - FOLLOWING\n";
+    const LEADS: &str = "[QuorumPeer] INFO o.a.z.QuorumPeer - LEADING\n\
+                         [QuorumPeer] INFO o.a.z.Leader - LEADING - LEADER ELECTION TOOK - 241 MS\n\
+                         [QuorumPeer] INFO o.a.z.Leader - Have quorum of supporters, sids: [[1, 2]]; starting up and \
+                         setting last processed zxid: 0x200000000\n";
+
+    #[test]
+    fn a_leader_that_lost_none_in_the_same_life_is_not_excused() {
+        let log = |lines: &[&str]| lines.concat();
+        assert!(led_after_a_loss(&log(&[START, LOOKS, FOLLOWS, LOOKS, LEADS]), 2));
+        assert!(!led_after_a_loss(&log(&[START, LOOKS, FOLLOWS, LOOKS, LEADS]), 3));
+        assert!(!led_after_a_loss(&log(&[START, LOOKS, FOLLOWS, LOOKS]), 2));
+        assert!(!led_after_a_loss(&log(&[START, LOOKS, LEADS]), 2));
+        assert!(!led_after_a_loss(&log(&[START, LOOKS, FOLLOWS, START, LOOKS, LEADS]), 2));
+        assert!(!led_after_a_loss(&log(&[START, LOOKS, LEADS, LOOKS]), 2));
+        assert!(!led_after_a_loss("leading in epoch 2:", 2));
+        assert!(lost_a_leader(&life(&log(&[START, LOOKS, FOLLOWS, LOOKS, FOLLOWS]), "")));
+        assert!(!lost_a_leader(&life(&log(&[START, LOOKS, FOLLOWS, LOOKS, START, LOOKS, FOLLOWS]), "")));
+    }
+
+    #[test]
+    fn one_case_that_is_not_shown_leaves_its_register_without_excuse() {
+        let pair = |key, earlier| Rewritten { key, version: 1, earlier, later: 99 };
+        let all = [pair(0, 1), pair(0, 2), pair(3, 3), pair(3, 4)];
+        assert!(proven_of(&all, |_| true).keys().eq([&0, &3]));
+        assert!(proven_of(&all, |pair| pair.earlier != 4).keys().eq([&0]));
+        assert!(proven_of(&all, |pair| pair.key != 0).keys().eq([&3]));
+    }
+
+    #[test]
+    fn a_tree_that_differs_in_anything_but_logged_writes_is_not_excused() {
+        let paths = ["/key-0".to_owned(), "/key-1".to_owned()];
+        let node = |mzxid, version| Node {
+            data: None,
+            acl: Vec::new(),
+            stat: Stat { mzxid: Zxid(mzxid), version, ..Stat::default() },
+        };
+        let tree = |nodes: &[(&str, Node)]| {
+            nodes.iter().cloned().map(|(path, node)| (path.to_owned(), node)).collect()
+        };
+        let old: Tree = tree(&[("/key-0", node(5, 1)), ("/key-1", node(6, 1))]);
+        let new: Tree = tree(&[("/key-0", node(5, 1)), ("/key-1", node(7, 2))]);
+        let has = |path: &str, zxid: i64, version: i32| (path, zxid, version) == ("/key-1", 7, 2);
+        assert_eq!(old_registers(&paths, &old, &new, has), Some(BTreeSet::from([1])));
+        assert_eq!(old_registers(&paths, &new, &old, |_, _, _| true), None);
+        assert_eq!(old_registers(&paths, &old, &new, |_, _, _| false), None);
+        assert_eq!(old_registers(&paths, &old, &old, |_, _, _| true), None);
+        assert_eq!(old_registers(&paths[..1], &old, &new, |_, _, _| true), None);
+        let more = tree(&[("/key-0", node(5, 1)), ("/key-1", node(7, 2)), ("/x", node(1, 0))]);
+        assert_eq!(old_registers(&paths, &old, &more, |_, _, _| true), None);
+    }
 }

@@ -12,7 +12,10 @@ use crate::{
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -81,6 +84,7 @@ pub struct Cluster {
     /// Words in front of the command of the next server.
     launcher: Vec<String>,
     directory: tempfile::TempDir,
+    is_kept: AtomicBool,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
@@ -108,6 +112,7 @@ impl Cluster {
             shape,
             launcher: Vec::new(),
             directory: home,
+            is_kept: AtomicBool::new(false),
             _turn: turn,
         };
         if cluster.shape.proxied {
@@ -241,6 +246,13 @@ impl Cluster {
     /// Where it listens for votes.
     pub fn election_port(&self, index: usize) -> u16 {
         self.members[index].election_port
+    }
+
+    /// Keeps the directories of all servers beyond the end of the test, and says where they are.
+    pub fn keep(&self) {
+        if !self.is_kept.swap(true, Ordering::Relaxed) {
+            eprintln!("kept: {}", self.directory.path().display());
+        }
     }
 
     /// The number of servers, running or not.
@@ -400,8 +412,11 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.directory.disable_cleanup(true);
-            eprintln!("kept: {}", self.directory.path().display());
+            self.keep();
         }
+        // A server that panicked fails the test here at the latest.
+        self.directory.disable_cleanup(true);
+        self.members.iter_mut().for_each(|member| drop(member.server.take()));
+        self.directory.disable_cleanup(self.is_kept.load(Ordering::Relaxed));
     }
 }

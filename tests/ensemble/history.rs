@@ -103,36 +103,62 @@ impl History {
         times.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default()
     }
 
-    /// Transactions that wrote the same version of one key: pairs of zxids, the lower one first. The tree on which the later
-    /// was ordered did not have the earlier one.
-    pub fn rewritten(&self) -> Vec<(i64, i64)> {
+    /// Versions of a key that more than one transaction wrote. The tree on which the later one was ordered did not have the
+    /// earlier one.
+    pub fn rewritten(&self) -> Vec<Rewritten> {
         let mut zxids: BTreeMap<(usize, i32), BTreeSet<i64>> = BTreeMap::new();
         for (key, (version, mzxid, _)) in
             self.entries.iter().filter_map(|entry| Some((entry.key, seen(entry)?)))
         {
             zxids.entry((key, version)).or_default().insert(mzxid);
         }
-        let ends = zxids.values().filter_map(|zxids| Some((*zxids.first()?, *zxids.last()?)));
-        ends.filter(|(first, last)| first < last).collect()
+        let mut found = Vec::new();
+        for ((key, version), zxids) in zxids {
+            let pairs = zxids.iter().zip(zxids.iter().skip(1));
+            found.extend(pairs.map(|(earlier, later)| Rewritten {
+                key,
+                version,
+                earlier: *earlier,
+                later: *later,
+            }));
+        }
+        found
     }
 
-    /// Whatever cannot have happened, in words; nothing if all can.
-    pub fn contradictions(&self, syncs: Syncs) -> Vec<String> {
-        let mut found = Vec::new();
+    /// Whatever cannot have happened, by key, in words; nothing if all can.
+    pub fn contradictions(&self, syncs: Syncs) -> BTreeMap<usize, Vec<String>> {
+        let mut all = BTreeMap::new();
         let mut keys: BTreeMap<usize, Vec<&Entry>> = BTreeMap::new();
         for entry in &self.entries {
             keys.entry(entry.key).or_default().push(entry);
         }
         for (key, entries) in keys {
+            let mut found = Vec::new();
             let register = Register { key, entries, last: self.last.get(&key).copied() };
             register.order(&mut found);
             register.values(&mut found);
             register.real_time(syncs, &mut found);
             register.client_order(&mut found);
             register.losses(&mut found);
+            if !found.is_empty() {
+                all.insert(key, found);
+            }
         }
-        found
+        all
     }
+}
+
+/// Two transactions that wrote the same version of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rewritten {
+    /// The register.
+    pub key: usize,
+    /// Number of writes so far, for both.
+    pub version: i32,
+    /// The lower zxid.
+    pub earlier: i64,
+    /// The next higher one.
+    pub later: i64,
 }
 
 struct Register<'a> {
@@ -325,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_history_that_can_have_happened_has_no_contradiction() {
-        assert_eq!(good().contradictions(Syncs::AreFresh), Vec::<String>::new());
+        assert_eq!(good().contradictions(Syncs::AreFresh), BTreeMap::new());
         assert_eq!(good().acknowledged().len(), 2);
         assert_eq!(good().longest_gap(), Duration::from_millis(30));
         assert_eq!(good().first_write_after(Duration::from_millis(10)), Some(Duration::from_millis(30)));
@@ -337,7 +363,10 @@ mod tests {
         let mut history = good();
         let again = Outcome::Done { version: 1, mzxid: 999, value: 5 };
         history.entries[4].outcome = again;
-        assert_eq!(history.rewritten(), [(101, 999)]);
+        history.entries[5].outcome = Outcome::Done { version: 1, mzxid: 1_000, value: 6 };
+        let pair = |earlier, later| Rewritten { key: 0, version: 1, earlier, later };
+        assert_eq!(history.rewritten(), [pair(101, 999), pair(999, 1_000)]);
+        assert!(history.contradictions(Syncs::AreFresh).keys().eq([&0]));
     }
 
     /// The checker is worth what it catches: each doctored history has one thing wrong.
@@ -346,7 +375,7 @@ mod tests {
         let check = |what: &str, doctor: &dyn Fn(&mut History)| {
             let mut history = good();
             doctor(&mut history);
-            let found = history.contradictions(Syncs::AreFresh);
+            let found = history.contradictions(Syncs::AreFresh).remove(&0).unwrap_or_default();
             assert!(found.iter().any(|line| line.contains(what)), "{what:?} is not found: {found:?}");
         };
         let done = |version, mzxid, value| Outcome::Done { version, mzxid, value };
@@ -380,6 +409,6 @@ mod tests {
         // A deposed leader's answer is no contradiction where one may have been met.
         let mut stale = good();
         stale.entries[2].outcome = done(0, 100, 0);
-        assert_eq!(stale.contradictions(Syncs::MayMeetADeposedLeader), Vec::<String>::new());
+        assert_eq!(stale.contradictions(Syncs::MayMeetADeposedLeader), BTreeMap::new());
     }
 }

@@ -201,5 +201,6 @@ fn run(network: &Network) {
     let writes = load.await_write_after(healed);
     println!("a write {:.3} s after all links came back", writes.as_secs_f64());
     cluster.await_all();
-    load.finish(&cluster, Syncs::MayMeetADeposedLeader);
+    let report = load.finish(&cluster, Syncs::MayMeetADeposedLeader);
+    assert_eq!(report.expired, 0, "seed {}: sessions are lost", report.seed);
 }

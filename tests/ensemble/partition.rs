@@ -41,7 +41,8 @@ fn an_isolated_leader_stops_serving_within_sync_limit() {
     assert!(time < limit, "{time:?} is more than {limit:?}");
     cluster.heal();
     cluster.await_all();
-    load.finish(&cluster, Syncs::MayMeetADeposedLeader);
+    let report = load.finish(&cluster, Syncs::MayMeetADeposedLeader);
+    assert_eq!(report.expired, 0, "seed {}: sessions are lost", report.seed);
 }
 
 /// Danger: a network that fails in parts, one way or slowly, splits the ensemble's history or leaves it without a leader.
@@ -99,6 +100,8 @@ fn partitions_and_healing_lose_nothing() {
         report.history.longest_gap().as_secs_f64(),
         report.expired
     );
+    // No fault lasts half as long as a session, and a new leader gives every session its whole time again.
+    assert_eq!(report.expired, 0, "seed {}: sessions are lost", report.seed);
 }
 
 /// Danger: what a leader logged alone comes back after its death, against what the others decided meanwhile.

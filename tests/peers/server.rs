@@ -68,7 +68,8 @@ impl Default for Settings {
     }
 }
 
-/// A running server. Dropping it kills it; its log is shown if the test is failing.
+/// A running server. Dropping it kills it; its log is shown if the test is failing. A server that panicked fails the test,
+/// however it ends.
 pub struct Server {
     /// Whose.
     pub kind: Kind,
@@ -307,7 +308,7 @@ impl Server {
 
     /// Everything that the server wrote to stdout and stderr.
     pub fn log_text(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 }
 
@@ -326,6 +327,16 @@ impl Drop for Server {
                 self.kind,
                 self.address,
                 &text[start..]
+            );
+        } else {
+            // A panic in one thread need not show in what the others answer.
+            let text = self.log_text();
+            assert!(
+                !text.contains("panicked at"),
+                "the {:?} server on {} panicked ({}):\n{text}",
+                self.kind,
+                self.address,
+                self.log.display()
             );
         }
     }
