@@ -32,6 +32,9 @@ pub struct Config {
     pub dial_tries_max: u32,
     /// `forceSnapshotSync`, for tests.
     pub force_snapshot: bool,
+    /// Whether a server without a history votes. False: nobody vouches for its empty disk, which may have held a history
+    /// once; it waits for a leader that the others elect, and takes that one's (Q23).
+    pub votes_empty: bool,
     /// `commitLogCount`: a learner that misses more records than this is sent them only where the driver says that they
     /// are cheaper than a snapshot ([`Event::Cheaper`](crate::Event::Cheaper)).
     pub diff_records_max: u64,
@@ -61,6 +64,7 @@ impl Config {
             dial_retry_ms: 100,
             dial_tries_max: 5,
             force_snapshot: false,
+            votes_empty: true,
             diff_records_max: 2_000_000,
             join_records_max: 4096,
             first_counter: 1,

@@ -134,7 +134,7 @@ impl Election {
     ) -> Self {
         let resend_interval_ms = ground.config.notification_interval_ms_min;
         let mut election = Self {
-            clock: clock + 1,
+            clock: clock.wrapping_add(1),
             own,
             proposal: own,
             heard: BTreeMap::new(),
@@ -163,7 +163,7 @@ impl Election {
     /// The silence is over: a round of its own, later than all that were heard of, so that who is still looking answers.
     fn break_silence(&mut self, now_ms: u64, ground: &Ground<'_>, effects: &mut Vec<Effect>) {
         self.silent_until_ms = 0;
-        self.clock += 1;
+        self.clock = self.clock.wrapping_add(1);
         self.heard.clear();
         self.resend_at_ms = now_ms + self.resend_interval_ms;
         self.propose(self.own, ground, effects);
@@ -295,6 +295,9 @@ impl Election {
     /// The three answers: wait, wait a little for better, done. Done early when every voter that could still speak has
     /// said the same: a voter without a live link has nothing to say that a dead server would not.
     fn conclude(&mut self, now_ms: u64, ground: &Ground<'_>) -> Option<Elected> {
+        if self.own.zxid == Zxid(-1) {
+            return None;
+        }
         let agreeing = self.supporters(ground);
         if !ground.quorum.decides(agreeing) {
             self.finalize_at_ms = None;

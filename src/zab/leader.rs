@@ -29,6 +29,9 @@ use zkfast_wire::{
     quorum::{LearnerInfo, PROTOCOL_VERSION},
 };
 
+/// A server that has accepted an epoch so far beyond this one's is none of this ensemble: one an election.
+const EPOCH_LEAP_MAX: i64 = 1 << 24;
+
 /// Links that a leader holds at once: every voter twice over (one link dying, one coming) and hundreds of observers.
 pub(crate) const LINKS_MAX: usize = 1024;
 
@@ -270,8 +273,9 @@ impl Leading {
             self.close(link, Trouble::SameServer, member, effects);
             return Ok(());
         }
-        if !(0..Epoch::LAST.0).contains(&info.accepted_epoch.0) {
-            // To lead it would take an epoch that no zxid has room for: whoever says so must not end the ensemble.
+        let plausible = 0..=member.accepted_epoch.0.saturating_add(EPOCH_LEAP_MAX).min(Epoch::LAST.0 - 2);
+        if !plausible.contains(&info.accepted_epoch.0) {
+            // To lead it would take the last epochs that zxids have room for: whoever says so must not end the ensemble.
             self.close(link, Trouble::EpochsUsedUp, member, effects);
             return Ok(());
         }

@@ -166,17 +166,17 @@ impl Learner {
                     }
                     self.new_leader(member, catch_up, effects)
                 }
-                packet => Self::history(catch_up, member, packet, effects),
+                packet => Self::history(self.epoch, catch_up, member, packet, effects),
             },
             Stage::AwaitUpToDate(catch_up) => match packet {
                 Packet::UpToDate => {
                     let catch_up = *catch_up;
                     self.up_to_date(member, catch_up, effects)
                 }
-                packet => Self::history(catch_up, member, packet, effects),
+                packet => Self::history(self.epoch, catch_up, member, packet, effects),
             },
             Stage::Flushing { catch_up, .. } | Stage::SavingCurrent(catch_up) => {
-                Self::history(catch_up, member, packet, effects)
+                Self::history(self.epoch, catch_up, member, packet, effects)
             }
             Stage::Active { .. } => self.live(member, packet, effects),
             Stage::Dialling { .. }
@@ -188,6 +188,10 @@ impl Learner {
 
     /// `FollowerProcessLEADERINFO`. The promise is on disk before it is given.
     fn leader_info(&mut self, member: &mut Member, epoch: Epoch, effects: &mut Vec<Effect>) -> Outcome {
+        if epoch >= Epoch::LAST {
+            // A promise of this one could never be followed by another.
+            return Err(Trouble::EpochsUsedUp);
+        }
         if epoch < member.accepted_epoch {
             if member.place.is_some() || epoch < member.current_epoch {
                 return Err(Trouble::OldEpoch);
@@ -214,9 +218,15 @@ impl Learner {
 
     fn accepted_saved(&mut self, member: &Member, counts: bool, effects: &mut Vec<Effect>) {
         self.stage = Stage::AwaitPlan;
-        // Who asks for an image says that it has nothing, which must not be counted: its promise stands for a history.
-        let (last, counts) =
-            if member.needs_snapshot { (Zxid(-1), false) } else { (member.tail.appended(), counts) };
+        let last = match (member.needs_snapshot, counts) {
+            (false, _) => member.tail.appended(),
+            // Who asks for an image overstates its history, so that its promise counts: whoever leads in spite of that has
+            // all of it that counts. A state "at the start of an epoch" is cut by nobody, and every leader that has
+            // ordered nothing yet answers it with an image. (Without its promise two of three might never come to a
+            // quorum.)
+            (true, true) => Zxid::new(self.epoch, 0),
+            (true, false) => Zxid(-1),
+        };
         let current_epoch = counts.then_some(member.current_epoch);
         self.send(Packet::AckEpoch { last, current_epoch }, effects);
     }
@@ -224,7 +234,8 @@ impl Learner {
     /// `FollowerProcessSyncMessage`.
     fn plan(&mut self, member: &mut Member, packet: Packet, effects: &mut Vec<Effect>) -> Outcome {
         match packet {
-            Packet::Diff { .. } if member.needs_snapshot => return Err(Trouble::OutOfPhase),
+            // Not an image after all: next time it says that it has nothing.
+            Packet::Diff { .. } if member.needs_snapshot => return Err(Trouble::CutBelowSnapshot),
             Packet::Diff { .. } => self.stage = Stage::CatchingUp(CatchUp::from(member.tail.appended())),
             // An image of a leader whose reign came to nothing holds what another leader lacks (ZOOKEEPER-1549).
             Packet::Trunc { zxid } if zxid < member.tail.floor() && !cuts_below_snapshot(member) => {
@@ -274,12 +285,20 @@ impl Learner {
     }
 
     fn history(
+        epoch: Epoch,
         catch_up: &mut CatchUp,
         member: &mut Member,
         packet: Packet,
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         match packet {
+            Packet::Proposal { zxid, .. }
+            | Packet::Inform { zxid, .. }
+            | Packet::InformAndActivate { zxid, .. }
+                if zxid.epoch() > epoch =>
+            {
+                Err(Trouble::OutOfPhase)
+            }
             Packet::Proposal { zxid, record } => catch_up.proposal(member, zxid, record, effects),
             Packet::Commit { zxid } | Packet::CommitAndActivate { zxid, .. } => {
                 catch_up.commit(member, zxid, effects)

@@ -55,6 +55,8 @@ pub(crate) struct Member {
     pub(crate) peers_up: BTreeSet<ServerId>,
     /// Roles taken since clients were served last, and when the last of them began.
     fruitless: (u32, u64),
+    /// The disk was empty at the start, nobody vouches for that, and no leader has given this server a history since.
+    is_blank: bool,
     /// Until then it keeps out of elections.
     silent_until_ms: u64,
     config_text: Bytes,
@@ -65,7 +67,9 @@ impl Member {
         let quorum = Quorum::new(&config.ensemble)?;
         let (accepted_epoch, current_epoch) = recovered.epochs();
         let replayed = recovered.tail.appended();
+        let is_blank = !config.votes_empty && replayed == Zxid::ZERO;
         Ok(Self {
+            is_blank,
             place: quorum.place(config.server),
             quorum,
             deadlines: Deadlines::new(&config),
@@ -134,8 +138,8 @@ impl Member {
         if self.place.is_none() {
             return Vote::NONE;
         }
-        let mut own =
-            Vote { leader: self.config.server, zxid: self.tail.appended(), peer_epoch: self.current_epoch };
+        let zxid = if self.is_blank { Zxid(-1) } else { self.tail.appended() };
+        let mut own = Vote { leader: self.config.server, zxid, peer_epoch: self.current_epoch };
         #[cfg(feature = "mutations")]
         {
             if self.mutated(Mutation::EpochNotCompared) {
@@ -172,6 +176,8 @@ impl Member {
         assert!(epoch >= self.current_epoch);
         assert!(epoch <= self.accepted_epoch, "a history is accepted before it is held (ZOOKEEPER-1653)");
         self.current_epoch = epoch;
+        // It has the history of a leader now.
+        self.is_blank = false;
         effects.push(Effect::SaveEpoch { file: EpochFile::Current, epoch });
     }
 

@@ -211,6 +211,9 @@ impl World {
         for server in 0..self.servers.len() {
             self.servers[server].slow_until_us = 0;
             self.servers[server].paused_until_us = 0;
+            if self.down.contains(&server) {
+                continue;
+            }
             if self.is_up(server) {
                 self.resume(server)?;
             } else {
@@ -259,7 +262,7 @@ impl World {
     pub fn is_healthy(&self) -> bool {
         let roles =
             || self.servers.iter().filter_map(|server| server.node.as_ref()).map(zkfast_zab::Node::role);
-        let followers = self.plan.voters - 1;
+        let followers = (0..self.plan.voters).filter(|server| !self.down.contains(server)).count() - 1;
         let leads = roles()
             .filter(|role| matches!(role, Role::Leading { established: true, synced_followers } if *synced_followers == followers))
             .count();
@@ -268,14 +271,14 @@ impl World {
                 matches!(role, Role::Following { active: true, .. } | Role::Observing { active: true, .. })
             })
             .count();
-        leads == 1 && learns == self.servers.len() - 1
+        leads == 1 && learns == self.servers.len() - self.down.len() - 1
     }
 
     /// Everybody has committed, applied and synced the same.
     pub fn is_settled(&self) -> bool {
         let last = self.checks.committed_last();
         self.is_healthy()
-            && self.servers.iter().all(|server| {
+            && self.servers.iter().filter(|server| server.node.is_some()).all(|server| {
                 let node = server.node.as_ref().expect("healthy");
                 node.committed() == last
                     && node.appended() == last

@@ -96,6 +96,8 @@ pub struct Plan {
     pub sabotage: Option<Sabotage>,
     /// Real trees and real files, on top of the model of them.
     pub real: bool,
+    /// In the end a minority is dead and stays dead: the others must do without it.
+    pub leaves_down: bool,
 }
 
 /// Every so many seeds the servers have real trees and real files: such a schedule costs some twenty others.
@@ -128,6 +130,8 @@ impl Plan {
             mutation: None,
             sabotage: None,
             real: seed % REAL_EVERY == REAL_EVERY - 1,
+            // Dice of its own: the seeds that are known for something keep it.
+            leaves_down: Rng::new(!seed).chance(50),
         }
     }
 
@@ -149,6 +153,7 @@ impl Plan {
             first_counter: 1,
             snapshot_every: 100_000,
             real: false,
+            leaves_down: false,
             ..Self::from_seed(seed)
         }
     }

@@ -6,6 +6,7 @@ use crate::{
     world::{What, World},
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use zkfast_zab::quorum::Voters;
 
 /// How long a healed ensemble may take until it is one again: elections, dials and syncs, each with its own timeouts.
 const HEALING_US: u64 = 30_000_000;
@@ -68,9 +69,28 @@ fn figures(world: &World) -> Figures {
 /// Faults and load; then everything heals, and the ensemble must become one again, take a write, and agree.
 fn live(world: &mut World) -> Check {
     let end_us = world.now_us + world.plan.active_us;
+    if world.plan.leaves_down {
+        world.run(end_us - 1, |_| false)?;
+        leave_down(world);
+    }
     world.run(end_us, |_| false)?;
     world.run(end_us + 1, |_| false)?;
     settle(world)
+}
+
+/// Kills as many voters as a quorum can do without, some seeds fewer, for good.
+fn leave_down(world: &mut World) {
+    let mut left = (0..world.plan.voters).fold(Voters::NONE, Voters::with);
+    for _ in 0..2 * world.plan.voters {
+        let place = world.rng.below(world.plan.voters as u64) as usize;
+        if left.has(place) && world.quorum.decides(left.without(place)) {
+            left = left.without(place);
+            world.down.push(place);
+        }
+    }
+    for place in world.down.clone() {
+        world.kill(place);
+    }
 }
 
 /// Liveness: an ensemble without faults elects, catches up, and commits.
@@ -105,5 +125,5 @@ pub fn settle(world: &mut World) -> Check {
         world.run(world.now_us + HEALING_US / 3, is_over)?;
     }
     world.check_answered()?;
-    world.checks.converged(&world.disks())
+    world.checks.converged(&world.disks(), &world.down)
 }

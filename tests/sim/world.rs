@@ -192,6 +192,8 @@ pub struct World {
     pub quorum: Quorum,
     ensemble: Ensemble,
     pub faults_on: bool,
+    /// Voters that stay dead for good: the others are a quorum, and must do without them.
+    pub down: Vec<usize>,
     pub next_payload: u64,
     /// Syncs that the leader took: what it had proposed by then, for each link in order.
     pub promised_syncs: HashMap<usize, VecDeque<Zxid>>,
@@ -230,6 +232,7 @@ impl World {
             quorum,
             ensemble,
             faults_on: true,
+            down: Vec::new(),
             next_payload: 1,
             promised_syncs: HashMap::new(),
             steps: 0,
@@ -337,7 +340,7 @@ impl World {
     }
 
     pub fn start(&mut self, server: usize) -> Check {
-        if self.is_up(server) {
+        if self.is_up(server) || self.down.contains(&server) {
             return Ok(());
         }
         let config = self.config(server);

@@ -115,7 +115,8 @@ fn zookeeper_2845_and_1549_an_uncommitted_tail_is_cut() {
     assert_eq!(story.new_leader(2), [save_current(2)]);
 }
 
-/// ZOOKEEPER-1549: what must go is in a snapshot alone. The server asks for an image, and its word does not count.
+/// ZOOKEEPER-1549: what must go is in a snapshot alone. The server asks for an image, and claims more than it has, so
+/// that its promise counts (`waits`).
 #[test]
 fn zookeeper_1549_a_cut_below_the_snapshot_asks_for_an_image() {
     let mut story = Story::start(&[], 1).follow(2);
@@ -127,7 +128,7 @@ fn zookeeper_1549_a_cut_below_the_snapshot_asks_for_an_image() {
     assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::CutBelowSnapshot }));
     assert_eq!(story.node.appended(), z(1, 9), "nothing is thrown away before the image is there");
     let story = story.follow(4);
-    let packet = Packet::AckEpoch { last: Zxid(-1), current_epoch: None };
+    let packet = Packet::AckEpoch { last: z(4, 0), current_epoch: Some(Epoch(1)) };
     assert!(story.asks(&Effect::Send { link: LINK, packet }));
 }
 

@@ -97,7 +97,7 @@ fn an_observer_follows_an_older_leader_that_it_holds_nothing_against() {
 /// Danger: somebody at the quorum port says that it accepted the last epoch of all, and nobody can ever lead again.
 #[test]
 fn nobody_uses_up_the_epochs() {
-    for accepted in [Epoch::LAST.0, Epoch::LAST.0 + 1, i64::from(i32::MIN), -1] {
+    for accepted in [Epoch::LAST.0, Epoch::LAST.0 + 1, Epoch::LAST.0 - 1, 1 << 25, i64::from(i32::MIN), -1] {
         let mut story = elected(&[z(1, 1)], 1);
         greet(&mut story, LINK, 1, accepted);
         assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::EpochsUsedUp }), "{accepted}");
@@ -386,4 +386,102 @@ fn a_leader_makes_way_for_a_voter_that_promised_a_later_epoch() {
         let looks = story.asks(&Effect::Look { because: Trouble::OldEpoch });
         assert_eq!(looks, is_voter, "decided: {decided}, voter: {is_voter}: {:?}", story.effects);
     }
+}
+
+/// Danger: a promise is given twice for one epoch, and two leaders lead it (one promise an epoch).
+#[test]
+fn a_promise_is_given_once() {
+    let promised = |story: &Story| {
+        story.effects.iter().find_map(|effect| match effect {
+            Effect::Send { packet: Packet::AckEpoch { last, current_epoch }, .. } => {
+                Some((*last, *current_epoch))
+            }
+            _ => None,
+        })
+    };
+    let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+    assert_eq!(promised(&story), Some((z(1, 1), Some(Epoch(1)))));
+    story.on(Event::Down { link: LINK });
+    let story = story.follow(2);
+    assert_eq!(promised(&story), Some((z(1, 1), None)), "it counts for nobody now");
+}
+
+/// Danger: a voter that needs an image makes no promise that counts: two of three never come to a quorum. What it says
+/// instead of its history must be more than that, or a leader that lacks a part of it would lead.
+#[test]
+fn who_needs_an_image_promises_all_the_same() {
+    let mut story = Story::start(&[z(1, 1)], 1);
+    let tail = Tail::recovered(z(1, 5));
+    let recovered = Recovered { tail, accepted_epoch: Some(Epoch(1)), current_epoch: Some(Epoch(1)) };
+    let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nversion=0";
+    let config = Config::new(ME, Ensemble::parse(text).unwrap());
+    story.node = Node::member(config, recovered, 0, &mut story.effects).unwrap();
+    let mut story = story.follow(3);
+    story.packet(Packet::Trunc { zxid: z(1, 3) });
+    assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::CutBelowSnapshot }));
+    let mut story = story.follow(4);
+    let overstated = Packet::AckEpoch { last: z(4, 0), current_epoch: Some(Epoch(1)) };
+    assert!(story.asks(&Effect::Send { link: LINK, packet: overstated }));
+    // No image after all: then it says that it has nothing, and does not count.
+    story.packet(Packet::Diff { zxid: z(4, 0) });
+    assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::CutBelowSnapshot }));
+    let story = story.follow(4);
+    let nothing = Packet::AckEpoch { last: Zxid(-1), current_epoch: None };
+    assert!(story.asks(&Effect::Send { link: LINK, packet: nothing }));
+}
+
+/// Danger: a broken leader proposes in an epoch that it does not lead, before its learner serves: it is logged, the learner
+/// ends, and stands for that epoch when it starts again.
+#[test]
+fn what_a_leader_proposes_is_of_its_epoch() {
+    for is_behind_new_leader in [false, true] {
+        let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+        story.packet(Packet::Diff { zxid: z(1, 1) });
+        if is_behind_new_leader {
+            story.new_leader(2);
+            story.saved(2);
+        }
+        story.packet(Packet::Proposal { zxid: z(9, 1), record: record() });
+        assert!(
+            story.asks(&Effect::Close { link: LINK, because: Trouble::OutOfPhase }),
+            "{:?}",
+            story.effects
+        );
+        assert!(!story.effects.iter().any(|effect| matches!(effect, Effect::Append { .. })));
+    }
+}
+
+/// Q23. Danger: two servers that lost their directories elect one of them, and what the third holds is cut off. One alone
+/// takes the history of the leader that the others have, and votes from then on.
+#[test]
+fn who_is_empty_without_being_vouched_for_does_not_vote() {
+    let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nversion=0";
+    let config = Config { votes_empty: false, ..Config::new(ME, Ensemble::parse(text).unwrap()) };
+    let recovered =
+        Recovered { tail: Tail::recovered(Zxid::ZERO), accepted_epoch: None, current_epoch: None };
+    let mut effects = Vec::new();
+    let node = Node::member(config, recovered, 0, &mut effects).unwrap();
+    let zxids = |effects: &[Effect]| -> Vec<Zxid> {
+        let notified = effects.iter().filter_map(|effect| match effect {
+            Effect::Notify { notification, .. } => Some(notification.zxid),
+            _ => None,
+        });
+        notified.collect()
+    };
+    assert_eq!(zxids(&effects), [Zxid(-1); 2]);
+    let mut story = Story { node, effects, now_ms: 0 };
+    for peer in [1, 3] {
+        story.on(Event::PeerUp { peer: ServerId(peer) });
+        story.hears(ServerId(peer), ME, Zxid(0), ServerState::Looking);
+    }
+    story.now_ms += 60_000;
+    story.on(Event::Tick);
+    assert!(story.looks(), "nobody is elected by who has nothing");
+    let mut story = story.follow(2);
+    story.packet(Packet::Diff { zxid: Zxid::ZERO });
+    story.new_leader(2);
+    story.saved(2);
+    story.on(Event::Down { link: LINK });
+    assert!(story.looks());
+    assert_eq!(zxids(&story.effects), [Zxid(0); 2], "it has a leader's history now");
 }
