@@ -12,10 +12,15 @@ use zkfast_wire::{
 /// Bytes of a packet's identities, above its data: a connection has a handful.
 const IDENTITIES_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of the data of a link's first packet to a leader: LearnerInfo has 20. Whoever reaches the port may send it.
+const INTRODUCTION_BYTES_MAX: usize = 4 << 10;
+
 #[derive(Debug)]
 pub(super) struct Inbox {
     direction: Direction,
     data_bytes_max: usize,
+    /// A packet has come. Before that a learner has nothing to say but who it is.
+    is_introduced: bool,
     /// The beginning of a packet that is not whole yet.
     rest: BytesMut,
 }
@@ -31,7 +36,8 @@ pub(super) enum Garbage {
 
 impl Inbox {
     pub(super) fn new(direction: Direction, data_bytes_max: usize) -> Self {
-        Self { direction, data_bytes_max, rest: BytesMut::new() }
+        let is_introduced = direction == Direction::ToLearner;
+        Self { direction, data_bytes_max, is_introduced, rest: BytesMut::new() }
     }
 
     /// Bytes kept for a packet that is not whole yet.
@@ -52,7 +58,8 @@ impl Inbox {
             return self.check_length();
         }
         let mut chunk = self.rest.split().freeze();
-        while let Some((packet, taken)) = Packet::decode(&chunk, self.direction, self.data_bytes_max)? {
+        while let Some((packet, taken)) = Packet::decode(&chunk, self.direction, self.data_bytes_max())? {
+            self.is_introduced = true;
             let go_on = take(packet);
             chunk.advance(taken);
             if !go_on {
@@ -70,17 +77,56 @@ impl Inbox {
         };
         let length = i32::from_be_bytes(length.try_into().expect("four bytes"));
         match usize::try_from(length) {
-            Ok(data_bytes) if data_bytes <= self.data_bytes_max => HEAD_BYTES + data_bytes + TAIL.len(),
+            Ok(data_bytes) if data_bytes <= self.data_bytes_max() => HEAD_BYTES + data_bytes + TAIL.len(),
             // Null, or nonsense that the decoder names.
             _ => HEAD_BYTES,
         }
     }
 
+    const fn data_bytes_max(&self) -> usize {
+        if self.is_introduced { self.data_bytes_max } else { INTRODUCTION_BYTES_MAX }
+    }
+
     const fn bytes_max(&self) -> usize {
-        HEAD_BYTES + self.data_bytes_max + IDENTITIES_BYTES_MAX
+        let identities = if self.is_introduced { IDENTITIES_BYTES_MAX } else { INTRODUCTION_BYTES_MAX };
+        HEAD_BYTES + self.data_bytes_max() + identities
     }
 
     fn check_length(&self) -> Result<Option<Bytes>, Garbage> {
         if self.rest.len() > self.bytes_max() { Err(Garbage::TooLong(self.bytes_max())) } else { Ok(None) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zkfast_wire::{Epoch, ServerId, Zxid, quorum::LearnerInfo};
+
+    /// Danger: whoever reaches the port has this server keep 16 MiB for each connection.
+    #[test]
+    fn nothing_long_is_kept_before_the_introduction() {
+        let info = LearnerInfo {
+            server: Some(ServerId(1)),
+            protocol_version: 0x10000,
+            config_version: 0,
+            observer: false,
+            accepted_epoch: Epoch(1),
+        };
+        let mut long = Vec::new();
+        let record = vec![7; 2 * INTRODUCTION_BYTES_MAX].into();
+        Packet::Proposal { zxid: Zxid(1), record }.encode(&mut long);
+        let begun = &long[..long.len() - 1];
+
+        let mut inbox = Inbox::new(Direction::ToLeader, 1 << 20);
+        assert!(inbox.feed(begun, |_| true).is_err());
+
+        let mut inbox = Inbox::new(Direction::ToLeader, 1 << 20);
+        let mut introduction = Vec::new();
+        Packet::LearnerInfo(info).encode(&mut introduction);
+        assert!(inbox.feed(&introduction, |_| true).is_ok());
+        assert!(inbox.feed(begun, |_| true).is_ok() && inbox.kept_bytes() == begun.len());
+
+        let mut inbox = Inbox::new(Direction::ToLearner, 1 << 20);
+        assert!(inbox.feed(begun, |_| true).is_ok(), "a leader is who was dialled");
     }
 }
