@@ -97,14 +97,15 @@ impl LogReader {
                         self.at = end;
                         continue;
                     }
-                    // Within a file nothing can be missing; another epoch may begin anywhere; and where a file does not
-                    // go on with the very next zxid it must say itself that nothing came before (`replay`).
-                    let has_gap = zxid.0 != self.last.0 + 1 && zxid.epoch() == self.last.epoch();
-                    let is_hole = match opened {
-                        Some(path) if has_gap => {
-                            previous_log(&path)?.is_none_or(|previous| previous > self.last)
-                        }
-                        _ => false,
+                    // Within a file nothing can be missing. Where a file does not go on with the very next zxid it must
+                    // say itself that nothing came before; if it begins another epoch, it must not say that something
+                    // did (`replay`).
+                    let is_hole = match opened.filter(|_| zxid.0 != self.last.0 + 1) {
+                        Some(path) => match previous_log(&path)? {
+                            Some(previous) => previous > self.last,
+                            None => zxid.epoch() == self.last.epoch(),
+                        },
+                        None => false,
                     };
                     if is_hole || zxid > self.through {
                         return Err(HistoryError::Gone { after: self.last, found: Some(zxid) });

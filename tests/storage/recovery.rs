@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use zkfast::storage::{
     LogConfig, TxnLog,
     data_dirs::DataDirs,
-    history::LogReader,
+    history::{HistoryError, LogReader},
     purge::{PurgeMark, purge},
     recovery::{RecoveryError, RecoveryOptions, recover},
     replay::{GapCause, ReplayError, truncate},
@@ -557,4 +557,41 @@ fn history_is_not_told_across_an_image_of_another_server() {
     assert_eq!(names(&dirs.logs), ["snapshot.300000009"]);
     let found = recover(&dirs, &config(), &options).unwrap();
     assert_eq!((found.floor, found.last), (Zxid(EPOCH_3 + 9), Zxid(EPOCH_3 + 9)));
+}
+
+/// A file of ours is gone, and the one behind it begins a later epoch: its mark says what came before it.
+/// Danger: a learner is sent history with a hole, and may lead with it.
+#[test]
+fn a_lost_file_before_a_new_epoch_is_a_hole() {
+    let (epoch_2, epoch_3) = (2_i64 << 32, 3_i64 << 32);
+    let (_root, dirs) = empty();
+    opened(&dirs);
+    write_own_log(&dirs, 0, 1..=10);
+    let lost = write_own_log(&dirs, 10, (11..=20).chain(epoch_2 + 1..=epoch_2 + 50));
+    write_own_log(&dirs, epoch_2 + 50, epoch_3 + 1..=epoch_3 + 5);
+    let mut tree = opened(&dirs).tree;
+    snapshot::write(tree.image(), &dirs, SnapshotOptions::default()).unwrap();
+    let told = || {
+        let mut reader = LogReader::new(&dirs, Zxid(5), Zxid(epoch_3 + 5)).unwrap();
+        let mut count = 0;
+        while reader.next_record()?.is_some() {
+            count += 1;
+        }
+        Ok::<_, HistoryError>(count)
+    };
+    assert!(matches!(told(), Ok(70)), "{:?}", told());
+    fs::remove_file(&lost).unwrap();
+    let found = Some(Zxid(epoch_3 + 1));
+    assert!(
+        matches!(told(), Err(HistoryError::Gone { after: Zxid(10), found: at }) if at == found),
+        "{:?}",
+        told()
+    );
+    let options = RecoveryOptions { told_bytes_max: u64::MAX, ..RecoveryOptions::default() };
+    let recovered = recover(&dirs, &config(), &options).unwrap();
+    assert_eq!(
+        recovered.floor,
+        Zxid(epoch_3 + 5),
+        "others must not be told that its history goes back to the beginning"
+    );
 }
