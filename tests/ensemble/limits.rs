@@ -10,7 +10,9 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     time::{Duration, Instant},
 };
-use zkfast_wire::{Acl, OpCode, Packet, vote::ServerState};
+use zkfast_wire::{
+    Acl, Epoch, ErrorCode, OpCode, Packet, SessionId, Txn, TxnHeader, Zxid, vote::ServerState,
+};
 
 /// A limit that the test is about, in ticks; all others are far longer.
 const SHORT_TICKS: u32 = 3;
@@ -175,7 +177,7 @@ fn a_learner_that_is_stuck_is_closed_and_the_others_go_on() {
     let active = || {
         let mut learner = Link::dial(port);
         let epoch = learner.join(3);
-        learner.say(&Packet::Ack { zxid: zkfast_wire::Zxid::new(epoch, 0) });
+        learner.say(&Packet::Ack { zxid: Zxid::new(epoch, 0) });
         learner.expect("UPTODATE", |packet| matches!(packet, Packet::UpToDate).then_some(()));
         learner
     };
@@ -243,7 +245,7 @@ fn what_the_leader_passes_over_costs_its_own_client_alone() {
     let cut_off = create("/cut-off")[..8].to_vec();
     for (op, body) in [(OpCode::Multi, client::multi_without_path()), (OpCode::Create, cut_off)] {
         let code = passed_over.call(op, &body).map(|_| ());
-        assert_eq!(code, Err(zkfast_wire::ErrorCode::MARSHALLING_ERROR.0), "{op:?}");
+        assert_eq!(code, Err(ErrorCode::MARSHALLING_ERROR.0), "{op:?}");
     }
 
     passed_over.submit(OpCode::Create, &create("/dropped"));
@@ -260,4 +262,31 @@ fn what_the_leader_passes_over_costs_its_own_client_alone() {
     leader.order(&behind);
     other.reply(wanted + 1).expect("and of what came behind it");
     assert!(passed_over.next().is_none(), "the other's connection ends, so that its client asks again");
+}
+
+/// Danger: a leader of another version, or a broken one, proposes what is no transaction. It is logged and acknowledged; all its
+/// learners end at the COMMIT, and cannot start again.
+#[test]
+fn what_is_no_transaction_is_not_logged() {
+    let header = TxnHeader {
+        session: SessionId(9),
+        cxid: 1,
+        zxid: Zxid::new(Epoch(1), 7),
+        time_ms: 1,
+        kind: OpCode::Error,
+    };
+    let mut of_another_zxid = Vec::new();
+    Txn::Error(ErrorCode::NO_NODE).encode_record(&header, &mut of_another_zxid);
+    for record in [vec![0x55; 60], vec![0x55; 10], Vec::new(), of_another_zxid] {
+        let (mut stage, _) = Stage::set(shape("none"), false);
+        let mut leader = stage.lead();
+        stage.cluster.await_modes("a follower", |modes| modes[0].as_deref() == Some("follower"));
+        let zxid = Zxid::new(Epoch(1), 1);
+        leader.link.say(&Packet::Proposal { zxid, record: record.into() });
+        stage.cluster.server(0).await_log(&["closing the link to the leader", "0x100000001"]);
+        stage.cluster.kill(0);
+        stage.cluster.launch(0);
+        stage.cluster.server(0).await_log(&["looking for a leader: started"]);
+        assert!(!stage.cluster.server(0).log_text().contains("1 transactions"), "it was logged");
+    }
 }

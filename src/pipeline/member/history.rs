@@ -10,8 +10,7 @@ use std::{io, time::Instant};
 use zkfast_wire::Zxid;
 use zkfast_zab::{Event, LinkId};
 
-/// Newest records of a long stretch that are sent from memory. More than a turn brings, so that what comes before them
-/// is durable.
+/// Newest records of a long stretch that are sent from memory, and more of them where the disk is slower than the others'.
 const FROM_MEMORY_MAX: usize = 32_768;
 
 impl Pipeline {
@@ -41,7 +40,9 @@ impl Pipeline {
         let dirs = self.options.dirs.clone();
         // Only the newest are taken from memory: the thread reads the others, and the pinned one has clients to serve.
         let at_hand = member.window.range(after.max(member.window.base()), through);
-        let from_files = at_hand.len().saturating_sub(FROM_MEMORY_MAX);
+        let durable = self.log.durable().min(through);
+        let in_files = member.window.range(after.max(member.window.base()), durable).len();
+        let from_files = at_hand.len().saturating_sub(FROM_MEMORY_MAX).min(in_files);
         let records: Vec<_> = at_hand.skip(from_files).cloned().collect();
         let mut files_end = member.window.base().min(through);
         if from_files > 0 {
@@ -90,11 +91,45 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Fixture, zxid};
+    use super::{
+        super::fixture::{Fixture, zxid},
+        FROM_MEMORY_MAX,
+    };
     use bytes::Bytes;
     use std::io::Read;
-    use zkfast_wire::{Packet, quorum::Direction};
-    use zkfast_zab::Event;
+    use zkfast_wire::{ErrorCode, OpCode, Packet, SessionId, Txn, TxnHeader, quorum::Direction};
+    use zkfast_zab::{Effect, Event};
+
+    /// Danger: the leader's disk hangs while the others commit more than is sent from memory, a learner joins, and is sent from
+    /// the files what is not in them yet.
+    #[test]
+    fn what_is_not_durable_is_sent_from_memory() {
+        let mut fixture = Fixture::new(10);
+        let mut next = 10;
+        let mut lay = |fixture: &mut Fixture| loop {
+            let (kind, session) = (OpCode::Error, SessionId(9));
+            let header = TxnHeader { session, cxid: 1, zxid: zxid(next + 1), time_ms: 1, kind };
+            let mut record = Vec::new();
+            Txn::Error(ErrorCode::NO_NODE).encode_record(&header, &mut record);
+            if !fixture.pipeline.log.room(record.len()) {
+                return next;
+            }
+            next += 1;
+            fixture.pipeline.carry_out(&mut vec![Effect::Append { zxid: zxid(next), record: record.into() }]);
+        };
+        lay(&mut fixture);
+        // Nobody asks how it ends, as if it hung.
+        fixture.pipeline.log.flush().expect("a disk");
+        let last = lay(&mut fixture);
+        assert!(fixture.pipeline.log.durable() == zxid(10) && last as usize > FROM_MEMORY_MAX + 10);
+        let (link, mut learner) = fixture.dial();
+        fixture.pipeline.send_history(link, zxid(10), zxid(last), zxid(last));
+        let end = Event::Transferred { link, through: zxid(last) };
+        let reader = std::thread::spawn(move || std::io::copy(&mut learner, &mut std::io::sink()));
+        fixture.await_event("the end of the history", |event| (*event == end).then_some(()));
+        drop(fixture);
+        assert!(reader.join().expect("no panic").is_ok_and(|bytes| bytes > 60 * u64::from(last)));
+    }
 
     /// Row Q50. Danger: a learner that joins is told COMMIT of a proposal that has no quorum yet, and shows its clients
     /// what may never have happened.

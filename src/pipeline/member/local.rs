@@ -7,7 +7,7 @@ use crate::{
     cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Submission, Touched, Write},
     pipeline::{
         BarrierKind, Duty,
-        member::desk::{Asked, Listed},
+        member::desk::{Asked, Listed, Unanswered},
         submit::END_BYTES,
     },
 };
@@ -199,6 +199,11 @@ impl Pipeline {
         // Who orders, refuses the write itself on a full disk. A learner's disk has no say in what is asked of its leader.
         if self.duty != Duty::Orders || !self.await_reserve(write.body.len() + END_BYTES) {
             self.upgrade(write.session);
+            if self.duty == Duty::Orders && self.node.next_zxid().is_none() {
+                // The session took the last zxid of this epoch: the request comes first in the next.
+                self.the_member().held.push_back(Unanswered::Request(Asked::Write(write)));
+                return None;
+            }
         }
         Some(Submission::Write(write))
     }
@@ -273,6 +278,9 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::member::fixture::{Fixture, asker, zxid};
+    use zkfast_wire::request::CreateRequest;
+    use zkfast_zab::Node;
 
     fn touched(session: i64) -> Touched {
         let connection = ConnectionId { core: 0, slot: 0, generation: 0 };
@@ -314,5 +322,28 @@ mod tests {
         }
         assert!(!makes_ephemerals(OpCode::SetData, &body(OpCode::Create, 1)));
         assert!(!makes_ephemerals(OpCode::Create, b"\0"));
+    }
+
+    /// S15. Danger: the request that makes a local session global takes two zxids, and there is one left: the leader ends.
+    #[test]
+    fn an_upgrade_may_take_the_last_zxid_of_an_epoch() {
+        let mut fixture = Fixture::new(1);
+        let pipeline = &mut fixture.pipeline;
+        pipeline.duty = Duty::Orders;
+        pipeline.node = Node::alone(zxid(u32::MAX - 1));
+        let mut local = LocalSessions::new(true, 100);
+        local.track(SessionId(5), 4000, 1);
+        pipeline.the_member().local = Some(local);
+        let create = CreateRequest { path: "/e".into(), data: None, acl: None, flags: 1, ttl_ms: None };
+        let mut body = Vec::new();
+        Request::Create(OpCode::Create, create).write(Xid(1), &mut body);
+        // Without length, xid and type.
+        let body = bytes::Bytes::from(body.split_off(12));
+        let write =
+            Write { asker: asker(1), session: SessionId(5), op: OpCode::Create, body, identities: [].into() };
+        pipeline.submit(0, Submission::Write(write));
+        assert_eq!(pipeline.node.next_zxid(), None, "the session has it");
+        let held = pipeline.the_member().held.make_contiguous();
+        assert!(matches!(held, [Unanswered::Request(Asked::Write(_))]), "{held:?}");
     }
 }

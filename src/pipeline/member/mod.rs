@@ -71,7 +71,7 @@ use std::{
 use suspension::Suspension;
 use window::Window;
 use zkfast_tree::{Tree, TreeConfig};
-use zkfast_wire::{Packet, Zxid};
+use zkfast_wire::{Packet, Txn, Zxid};
 use zkfast_zab::{Config, Effect, Event, Node, Recovered, Role, quorum::QuorumError};
 
 /// How long a server that stops waits for what is in flight. Without a quorum it would wait for ever.
@@ -442,6 +442,7 @@ impl Pipeline {
         let mut events = received.drain(..).peekable();
         while let Some(event) = events.next() {
             self.note_heard(&event);
+            let event = self.without_garbage(event);
             if !events.peek().is_some_and(|next| is_said_again(&event, next)) {
                 self.step_of_many(event);
             }
@@ -450,6 +451,29 @@ impl Pipeline {
         self.apply_committed();
         self.the_member().received = received;
         any
+    }
+
+    /// The event; or, if it brings as a transaction what is none, the end of its link: nothing of that may come into the
+    /// log, from which this server could not start again. Apache's learners find it out before they log it, too.
+    fn without_garbage(&mut self, event: Event) -> Event {
+        let (link, zxid, record) = match &event {
+            Event::Packet {
+                link,
+                packet:
+                    Packet::Proposal { zxid, record }
+                    | Packet::Inform { zxid, record }
+                    | Packet::InformAndActivate { zxid, record, .. },
+            } => (*link, *zxid, record),
+            _ => return event,
+        };
+        let trouble = match Txn::decode_record(record) {
+            Ok((header, ..)) if header.zxid == zxid => return event,
+            Ok((header, ..)) => format!("is transaction {}", header.zxid),
+            Err(error) => format!("cannot be decoded: {error}"),
+        };
+        log::error!("closing the link to the leader: what it sent as transaction {zxid} {trouble}");
+        self.links().close(link);
+        Event::Down { link }
     }
 
     /// Requests of own clients that wait for the leader.
