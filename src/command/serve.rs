@@ -34,13 +34,16 @@ use signal_hook::{
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fmt,
+    io::ErrorKind,
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 use zkfast_tree::{GrowthListener, TreeConfig, acl::AclRules};
 use zkfast_wire::ServerId;
+use zkfast_zab::Config;
 
 /// Runs the server until SIGTERM or SIGINT.
 ///
@@ -68,7 +71,12 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let growth = memory::ready_ahead()
         .inspect_err(|error| log::warn!("cannot start a thread that finds memory ahead of need: {error}"))
         .ok();
-    let recovered = recover(options, &dirs, &growth)?;
+    let initialize = dirs.initialize_file();
+    let is_vouched = cfg.create_database || initialize.try_exists().unwrap_or(false);
+    let recovery = recovery_options(options, is_vouched);
+    let recovered = recover(options, &dirs, &growth, &recovery)?;
+    take_away(&initialize)?;
+    let is_blank = recovery.doubts_empty && recovered.is_empty();
 
     let (bell, bell_end) = doorbell().map_err(StartError::descriptors)?;
     let log_config = LogConfig {
@@ -153,11 +161,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
             let links = Links::open(LinkOptions::of(settings, cfg.frame_bytes_limit), bell_end)
                 .map_err(|error| member::refused(&error))?;
             let parts = MemberOptions {
-                config: member::protocol(settings),
+                config: Config { votes_empty: !is_blank, ..member::protocol(settings) },
                 recovered: history,
                 log: log_config,
                 tree: tree_config(options, &growth),
-                recovery: recovery_options(options),
+                recovery,
                 leader_serves: settings.leader_serves,
                 local_sessions: settings.local_sessions.then_some(settings.upgrades_local_sessions),
                 read_only: settings.read_only_mode,
@@ -227,9 +235,17 @@ fn recover(
     options: &ServeOptions,
     dirs: &DataDirs,
     growth: &Option<GrowthListener>,
+    recovery: &RecoveryOptions,
 ) -> Result<Recovered, StartError> {
-    let recovered = recovery::recover(dirs, &tree_config(options, growth), &recovery_options(options))
-        .map_err(refused)?;
+    let recovered = recovery::recover(dirs, &tree_config(options, growth), recovery).map_err(refused)?;
+    if recovery.doubts_empty && recovered.is_empty() {
+        log::warn!(
+            "{} is empty, db.autocreate is false, and there is no file {}: this server does not vote until a leader has \
+             given it a history. If this is a new ensemble, make that file on each server and start again.",
+            dirs.logs.display(),
+            dirs.initialize_file().display()
+        );
+    }
     for skipped in &recovered.skipped {
         log::warn!("snapshot {} is not used: {}", skipped.path.display(), skipped.reason);
     }
@@ -268,8 +284,28 @@ fn snapshot_options(cfg: &ZooCfg) -> SnapshotOptions {
     SnapshotOptions { has_digest: cfg.digest_enabled, ..SnapshotOptions::default() }
 }
 
-fn recovery_options(options: &ServeOptions) -> RecoveryOptions {
+/// The file that vouches for one start has done so (P4), whatever the disk held.
+fn take_away(initialize: &Path) -> Result<(), StartError> {
+    match std::fs::remove_file(initialize) {
+        Ok(()) => {
+            log::info!("found {}: an empty disk is no reason not to vote", initialize.display());
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StartError::new(
+            format!(
+                "cannot remove {}, which must not vouch for another start: {error}",
+                initialize.display()
+            ),
+            "Make its directory writable for the server.",
+        )),
+    }
+}
+
+fn recovery_options(options: &ServeOptions, is_vouched: bool) -> RecoveryOptions {
     RecoveryOptions {
+        // A standalone server has nobody from whom it could get another history.
+        doubts_empty: !is_vouched && options.ensemble.is_some(),
         trusts_empty: options.cfg.trust_empty_snapshot,
         snapshot: snapshot_options(&options.cfg),
         told_bytes_max: if options.ensemble.is_some() { limits::TOLD_LOG_BYTES } else { 0 },

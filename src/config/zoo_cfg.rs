@@ -91,17 +91,13 @@ pub struct ZooCfg {
     pub force_sync: bool,
     /// `fsync.warningthresholdms`: a slower flush is logged and counted.
     pub flush_warning_ms: u32,
-    /// `serializeLastProcessedZxid.enabled`.
-    pub snapshot_last_zxid: bool,
     /// `snapshot.trust.empty`: start without any snapshot beside existing logs.
     pub trust_empty_snapshot: bool,
     /// `digest.enabled`.
     pub digest_enabled: bool,
-    /// `closeSessionTxn.enabled`.
-    pub close_session_txn: bool,
     /// `datadir.autocreate`.
     pub create_data_dir: bool,
-    /// `db.autocreate`.
+    /// `db.autocreate`: a member that finds its disk empty takes that for the beginning, even without a file `initialize`.
     pub create_database: bool,
     /// `globalOutstandingLimit`: requests in the server above which connections are not read.
     pub outstanding_limit: u32,
@@ -406,10 +402,8 @@ impl ZooCfg {
             log_file_kib_max: set.property_number("txnLogSizeLimitInKb", -1, -1, i64::MAX / 1024),
             force_sync: set.property("forceSync") != Some("no"),
             flush_warning_ms: set.property_number("fsync.warningthresholdms", 1000, 0, most) as u32,
-            snapshot_last_zxid: set.property_switch("serializeLastProcessedZxid.enabled", true),
             trust_empty_snapshot: set.property_switch("snapshot.trust.empty", false),
             digest_enabled: set.property_switch("digest.enabled", true),
-            close_session_txn: set.property_switch("closeSessionTxn.enabled", true),
             create_data_dir: set.property_switch("datadir.autocreate", true),
             create_database: set.property_switch("db.autocreate", true),
             outstanding_limit: set.property_number("globalOutstandingLimit", 1000, 1, most) as u32,

@@ -99,6 +99,11 @@ impl DataDirs {
         Ok(())
     }
 
+    /// The file `initialize` beside the logs' `version-2`: the operator vouches that the disk may be empty (P4).
+    pub fn initialize_file(&self) -> PathBuf {
+        self.logs.with_file_name("initialize")
+    }
+
     /// All logs, oldest first.
     pub fn logs(&self) -> io::Result<Vec<NamedFile>> {
         list(&self.logs, log_zxid)

@@ -114,6 +114,8 @@ pub enum RecoveryError {
 pub struct RecoveryOptions {
     /// `snapshot.trust.empty`: logs without any snapshot continue an empty tree.
     pub trusts_empty: bool,
+    /// A disk with neither logs nor snapshots is not taken for the beginning (P4): it gets no snapshot.
+    pub doubts_empty: bool,
     /// How the first snapshot of an empty disk is written.
     pub snapshot: SnapshotOptions,
     /// How many bytes of log before the snapshot may be read to learn how far back history can be told to others; 0
@@ -166,6 +168,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Whether the disk held nothing.
+    pub fn is_empty(&self) -> bool {
+        self.snapshot.is_none() && self.replayed.records == 0
+    }
+
     /// The torn tail that was cut, if there was one: file and its good bytes.
     pub fn cut(&self) -> Option<(&PathBuf, u64)> {
         self.replayed.repairs.iter().find_map(|repair| match repair {
@@ -245,7 +252,7 @@ pub fn recover(
     }
     replay::repair(dirs, &replayed)?;
     tree.remove_dead_ephemerals()?;
-    if snapshot.is_none() && replayed.records == 0 {
+    if snapshot.is_none() && replayed.records == 0 && !options.doubts_empty {
         snapshot::write(tree.image(), dirs, options.snapshot)?;
     }
     replayed.last = replayed.last.max(after);

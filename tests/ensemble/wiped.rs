@@ -7,6 +7,7 @@ use crate::{
     proxy::Way,
 };
 use std::time::{Duration, Instant};
+use zkfast_wire::OpCode;
 
 /// Danger: a server that has lost its directory has the highest number and an empty history, leads because of the one or
 /// has others cut theirs off because of the other.
@@ -96,5 +97,57 @@ fn election_connections_are_kept_alive_where_the_configuration_says_so() {
         let cluster = Cluster::start(&[Kind::Zkfast; 3], Shape { lines, ..Shape::default() });
         let kept: usize = (0..3).map(|index| kept_alive(cluster.election_port(index))).sum();
         assert_eq!(kept > 0, is_kept, "tcpKeepAlive={value}: {kept} connections");
+    }
+}
+
+/// P4, Q23. Danger: two servers of three come back without their directories and elect one of them; what the third holds is
+/// cut off. With `db.autocreate=false` who is empty votes only if a file `initialize` vouches for it, once.
+#[test]
+fn empty_servers_do_not_elect_unless_vouched_for() {
+    let lines = vec!["db.autocreate=false".to_owned()];
+    let java_flags = vec!["-Dzookeeper.db.autocreate=false".to_owned()];
+    let mut cluster = Cluster::new(&[Kind::under_test(); 3], Shape { lines, java_flags, ..Shape::default() });
+    for index in 0..3 {
+        std::fs::create_dir_all(cluster.data_dir(index)).expect("a directory");
+        std::fs::write(cluster.data_dir(index).join("initialize"), "").expect("a file");
+        cluster.launch(index);
+    }
+    cluster.await_all();
+    let mut client = cluster.server(cluster.leader()).client(20_000);
+    client.create("/kept", b"there", 0).expect("a node");
+    client.close();
+    let vouched = |cluster: &Cluster, index: usize| cluster.data_dir(index).join("initialize").exists();
+    for index in 0..3 {
+        assert!(!vouched(&cluster, index), "it vouches for one start");
+        cluster.stop(index);
+    }
+    let wipe = |cluster: &Cluster, index: usize| {
+        let files = std::fs::read_dir(cluster.data_dir(index).join("version-2")).expect("a directory");
+        files.flatten().for_each(|file| std::fs::remove_file(file.path()).expect("a file"));
+    };
+    for index in 0..2 {
+        wipe(&cluster, index);
+        cluster.launch(index);
+    }
+    // Each has heard of the other one's vote, and they have had time to agree.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!(cluster.leaders(), [0; 0], "nobody of these two leads");
+        // Sleeps: that nothing happens takes its time.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // One that has the history and one that is vouched for are a quorum; the other one joins them.
+    cluster.stop(0);
+    // Apache's does not start again from the epoch -1 that it has stored there.
+    wipe(&cluster, 0);
+    std::fs::write(cluster.data_dir(0).join("initialize"), "").expect("a file");
+    cluster.launch(0);
+    cluster.launch(2);
+    cluster.await_all();
+    for index in 0..3 {
+        let mut client = cluster.server(index).client(20_000);
+        client.call(OpCode::Sync, &crate::peers::client::path_alone("/")).expect("sync");
+        client.get("/kept", false).expect("what the third server held");
+        client.close();
     }
 }
