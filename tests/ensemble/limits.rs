@@ -241,13 +241,10 @@ fn what_the_leader_passes_over_costs_its_own_client_alone() {
     let (mut passed_over, mut other) = (open(), open());
 
     // What no leader could read is refused here.
-    let create = |path: &str| client::create(path, Some(b""), &[Acl::OPEN], 0);
-    let cut_off = create("/cut-off")[..8].to_vec();
-    for (op, body) in [(OpCode::Multi, client::multi_without_path()), (OpCode::Create, cut_off)] {
-        let code = passed_over.call(op, &body).map(|_| ());
-        assert_eq!(code, Err(ErrorCode::MARSHALLING_ERROR.0), "{op:?}");
-    }
+    let code = passed_over.call(OpCode::Multi, &client::multi_without_path()).map(|_| ());
+    assert_eq!(code, Err(ErrorCode::MARSHALLING_ERROR.0));
 
+    let create = |path: &str| client::create(path, Some(b""), &[Acl::OPEN], 0);
     passed_over.submit(OpCode::Create, &create("/dropped"));
     passed_over.flush().expect("a connection");
     let dropped = leader.request();

@@ -85,8 +85,8 @@ fn outcome(client: &mut Client) -> Option<i32> {
 }
 
 /// Q45, C27. Danger: Apache's leader passes a request over (it has no transaction, and no answer), and this server's client
-/// waits for good, or loses its connection for what could have been refused. Of what Apache's leaders pass over, all that
-/// they stumble over, nothing gets that far: the learner here refuses it. So what happens where a leader does pass
+/// waits for good, or loses its connection for what could have been refused. Of what Apache's 3.8.0 passes over, multis that
+/// it stumbles over, nothing gets that far: its learner here refuses it. So what happens where a leader does pass
 /// something over is tried with a puppet alone (`limits`).
 #[test]
 fn apaches_leader_passes_nothing_over_that_it_is_asked() {

@@ -10,7 +10,7 @@ use crate::{
     cores::messages::{Asker, CloseReason, ConnectionId, Delivery, Touched, Write},
 };
 use zkfast_tree::session;
-use zkfast_wire::{Decoder, ErrorCode, Request, SessionId, TxnHeader};
+use zkfast_wire::{Decoder, ErrorCode, OpCode, Request, SessionId, TxnHeader};
 use zkfast_zab::Event;
 
 impl Pipeline {
@@ -21,9 +21,11 @@ impl Pipeline {
     }
 
     pub(in crate::pipeline) fn forward_write(&mut self, write: Write) {
-        // Leaders of Apache's drop what they stumble over, and never answer it: 3.8.0 a multi that has an operation without
-        // a path, 3.9 all that is cut off. What cannot be read is refused, here as where this server leads.
-        if Request::decode(write.op, &mut Decoder::new(&write.body)).is_ok() {
+        // A leader of Apache's drops a multi that has an operation without a path, and never answers it. What cannot be
+        // read is refused, here as where this server leads; other kinds are the leader's to refuse.
+        let is_readable =
+            write.op != OpCode::Multi || Request::decode(write.op, &mut Decoder::new(&write.body)).is_ok();
+        if is_readable {
             self.forward(Asked::Write(write));
         } else {
             self.the_member().learner.list(write.asker, write.session, Listed::Unreadable);
