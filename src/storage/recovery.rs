@@ -251,6 +251,7 @@ pub fn recover(
         return Err(RecoveryError::SnapshotLost { path, reason, zxid, before });
     }
     replay::repair(dirs, &replayed)?;
+    tree.settle_digest();
     tree.remove_dead_ephemerals()?;
     if snapshot.is_none() && replayed.records == 0 && !options.doubts_empty {
         snapshot::write(tree.image(), dirs, options.snapshot)?;

@@ -161,12 +161,13 @@ impl Tree {
         }
         let context = Context { record, session: header.session, zxid, time_ms: header.time_ms };
         let mut changes = Changes::new();
+        let is_prepared_here = zxid <= self.last_prepared;
         let answer = self.apply_txn(context, &txn, &mut changes);
         self.last_applied = zxid;
         self.last_prepared = self.last_prepared.max(zxid);
         self.overlay.applied(zxid);
         self.quotas.applied(zxid);
-        self.digests.check(zxid, digest);
+        self.digests.check(zxid, digest, is_prepared_here);
         if self.last_prepared == zxid {
             self.digests.meet();
         }

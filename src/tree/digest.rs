@@ -105,6 +105,9 @@ pub(crate) struct Digests {
     prepared: u64,
     /// A loaded image may be fuzzy up to this transaction (P30), behind which it has this digest (P25).
     expected: Option<LoggedDigest>,
+    /// The image's digest was not the tree's behind this transaction: damage, or only an image that was one transaction
+    /// ahead of what it says. The next transaction of another server decides.
+    suspect: Option<Zxid>,
     mismatches: u64,
     last_mismatch: Option<Zxid>,
     log: VecDeque<LoggedDigest>,
@@ -169,10 +172,14 @@ impl Digests {
         self.prepared = self.applied;
     }
 
-    /// Compares behind a transaction that carried `digest` (P34).
-    pub(crate) fn check(&mut self, zxid: Zxid, digest: Option<TxnDigest>) {
+    /// Compares behind a transaction that carried `digest` (P34). One that was prepared here says nothing of what
+    /// others have.
+    pub(crate) fn check(&mut self, zxid: Zxid, digest: Option<TxnDigest>, is_prepared_here: bool) {
         if !self.is_enabled {
             return;
+        }
+        if is_prepared_here {
+            self.settle();
         }
         let digest = digest.filter(|digest| digest.version == DIGEST_VERSION);
         if let Some(expected) = self.expected {
@@ -181,8 +188,8 @@ impl Digests {
                 return;
             }
             self.expected = None;
-            if zxid == expected.zxid {
-                self.compare(zxid, expected.digest);
+            if zxid == expected.zxid && expected.digest != self.applied as i64 {
+                self.suspect = Some(zxid);
             }
         }
         if zxid.0 % LOG_INTERVAL == 0 {
@@ -191,13 +198,20 @@ impl Digests {
             }
             self.log.push_back(LoggedDigest { zxid, digest: self.applied as i64 });
         }
-        if let Some(digest) = digest {
-            self.compare(zxid, digest.digest);
+        // What the suspect transaction itself carried is what the image said.
+        let Some(digest) = digest.filter(|_| self.suspect != Some(zxid)) else { return };
+        if digest.digest == self.applied as i64 {
+            self.suspect = None;
+        } else {
+            self.settle();
+            self.mismatches += 1;
+            self.last_mismatch = Some(zxid);
         }
     }
 
-    fn compare(&mut self, zxid: Zxid, digest: i64) {
-        if digest != self.applied as i64 {
+    /// Nobody else will say what the tree should be: an open suspicion counts.
+    fn settle(&mut self) {
+        if let Some(zxid) = self.suspect.take() {
             self.mismatches += 1;
             self.last_mismatch = Some(zxid);
         }
@@ -237,6 +251,12 @@ impl Tree {
 
     /// What a loaded image says of its digest (P25): the tree has it behind transaction `zxid`, which may be later than
     /// the image's own where the image is fuzzy. To be called after [`Tree::set_last_applied`].
+    ///
+    /// A difference counts only once a later transaction of another server says the same, or
+    /// [`Tree::settle_digest`] is called. For Apache writes images while it applies transactions, and first changes the
+    /// nodes, then remembers the digest: between the two an image ends with a digest that is one transaction behind its
+    /// nodes. Applied again, that transaction changes nothing, and behind it the tree is as it should be. (Apache
+    /// itself then counts one mismatch, or two.)
     pub fn expect_digest(&mut self, zxid: Zxid, version: i32, digest: i64) {
         // Apache may write one that is older than the image, or 0 for a tree that never saw a transaction: they say
         // nothing.
@@ -244,11 +264,17 @@ impl Tree {
         if is_void || version != DIGEST_VERSION || !self.digests.is_enabled {
             return;
         }
-        if zxid == self.last_applied {
-            self.digests.compare(zxid, digest);
-        } else {
+        if zxid > self.last_applied {
             self.digests.expected = Some(LoggedDigest { zxid, digest });
+        } else if digest != self.digests.applied as i64 {
+            self.digests.suspect = Some(zxid);
         }
+    }
+
+    /// There is nothing to be applied any more that could say whether an image's digest was only early
+    /// ([`Tree::expect_digest`]): it counts as a mismatch.
+    pub fn settle_digest(&mut self) {
+        self.digests.settle();
     }
 }
 

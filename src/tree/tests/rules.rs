@@ -513,6 +513,68 @@ fn a_digest_that_does_not_match_is_counted_and_the_tree_goes_on() {
     assert_eq!(server.tree.last_applied(), Zxid(server.zxid));
 }
 
+/// P25, P30: an image that Apache wrote may be one transaction ahead of the digest at its end. That is no damage, and its
+/// operator must not be told so. What is damaged must count, whether or not anybody says more.
+#[test]
+fn an_image_one_transaction_ahead_of_its_digest_is_not_damaged() {
+    let mut server = Server::new();
+    let mut records = Vec::new();
+    let mut digests = Vec::new();
+    for path in ["/a", "/b", "/c"] {
+        let request = CreateRequest {
+            path: path.into(),
+            data: Some(b"x"),
+            acl: Some(vec![Acl::OPEN]),
+            flags: 0,
+            ttl_ms: None,
+        };
+        let record = server.record(OpCode::Create, &Request::Create(OpCode::Create, request));
+        server.tree.apply(&record).unwrap();
+        records.push(record);
+        digests.push((Zxid(server.zxid), server.tree.digest()));
+    }
+    let [(first, _), (second, behind_second), (third, _)] = digests[..] else { unreachable!() };
+    // The image holds all three, and says that it is the second's.
+    let mut image = server.tree.image();
+    let mut bytes = Vec::new();
+    while image.next_chunk(&mut bytes) {}
+    drop(image);
+    let load = |named: Zxid, digest: i64| {
+        let config = TreeConfig { has_digests: true, ..TreeConfig::default() };
+        let mut tree = image::load(config, &bytes).unwrap().0;
+        tree.set_last_applied(named);
+        tree.expect_digest(second, 2, digest);
+        tree
+    };
+    for (named, rest) in [(second, &records[2..]), (first, &records[1..])] {
+        let loaded = |digest: i64| {
+            let mut tree = load(named, digest);
+            rest.iter().for_each(|record| drop(tree.apply(record).unwrap()));
+            tree.settle_digest();
+            tree.digest_mismatches()
+        };
+        assert_eq!(loaded(behind_second), (0, None), "named {named}");
+        // A digest that is wrong in another way cannot be told from that: the third transaction vouches for the tree.
+        assert_eq!(loaded(behind_second + 1), (0, None), "named {named}");
+    }
+    // Nobody vouches for it.
+    let mut silent = load(second, behind_second);
+    assert_eq!(silent.digest_mismatches(), (0, None), "nothing is known yet");
+    silent.settle_digest();
+    assert_eq!(silent.digest_mismatches(), (1, Some(second)));
+    // What this server makes of its own tree vouches for nothing.
+    let tree = load(second, behind_second);
+    let mut alone = Server { tree, zxid: second.0 };
+    alone.create("/d", 0);
+    assert_eq!(alone.tree.digest_mismatches(), (1, Some(second)));
+    // The third says that the tree is another one.
+    let mut damaged = load(second, behind_second);
+    let mut record = records[2].to_vec();
+    *record.last_mut().unwrap() ^= 1;
+    damaged.apply(&Bytes::from(record)).unwrap();
+    assert_eq!(damaged.digest_mismatches(), (2, Some(third)));
+}
+
 /// P34: `hash` shows the digest behind each 128th transaction.
 #[test]
 fn every_128th_digest_is_remembered() {
