@@ -57,11 +57,12 @@ fn logged(calls: &[Call], directory: &Path, text: &str) -> usize {
         .filter_map(|call| Some((call, call.writes_text(text)?)))
         .find(|(_, path)| in_log(path) && !path.to_string_lossy().contains("snapshot"))
         .unwrap_or_else(|| panic!("{text} is never logged"));
-    // A segment that lay ready gets its name with its first records; another one is made under it.
+    // A segment that lay ready gets its name with its first records, maybe while they are written; another one is made
+    // under it.
     let renamed = calls
         .iter()
         .filter_map(|named| named.renames().map(|(from, to)| (named, from, to)))
-        .find(|(named, from, to)| *to == path || *from == path && named.begin > call.begin);
+        .find(|(named, from, to)| *to == path || *from == path && named.end > call.begin);
     let (opened, log, name) = match &renamed {
         Some((named, ready, log)) => (ready, log, Some(*named)),
         None => (&path, &path, calls.iter().find(|open| open.creates(&path))),
