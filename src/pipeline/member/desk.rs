@@ -396,6 +396,12 @@ impl LeaderDesk {
     pub(super) fn closed(&mut self, session: SessionId) {
         self.owners.remove(&session);
     }
+
+    /// Sessions of which an owner is known.
+    #[cfg(test)]
+    pub(super) fn owners(&self) -> usize {
+        self.owners.len()
+    }
 }
 
 #[cfg(test)]

@@ -95,11 +95,16 @@ impl Pipeline {
         self.member.as_ref().is_some_and(|member| member.leader.is_elsewhere(session, Owner::Here))
     }
 
-    /// A local session has no owner here: only its server knows it (S15).
+    /// A local session has no owner here: only its server knows it (S15). Nor gets one that is over an owner: nobody
+    /// would forget that again.
     fn may_speak(&mut self, session: SessionId, owner: Owner) -> bool {
         let is_global = self.tree.sessions().contains(session);
         let member = self.the_member();
-        !is_global && member.local.is_some() || member.leader.may_speak(session, owner)
+        match (is_global, &member.local) {
+            (true, _) => member.leader.may_speak(session, owner),
+            (false, Some(_)) => true,
+            (false, None) => !member.leader.is_elsewhere(session, owner),
+        }
     }
 
     /// The session lives on a connection of this server.
@@ -239,6 +244,32 @@ mod tests {
         fixture.pipeline.sessions.closing(session);
         fixture.pipeline.touch(&[touch(moved_ms + 2)]);
         assert!(fixture.take_told().is_empty(), "its end is on its way, and is to be answered");
+    }
+
+    /// S12. Danger: two servers speak for one session; or a leader's memory grows with each session that a straggler speaks
+    /// for.
+    #[test]
+    fn one_server_speaks_for_a_session_and_none_is_kept_for_one_that_is_over() {
+        let mut fixture = Fixture::new(1);
+        fixture.pipeline.duty = Duty::Orders;
+        let (alive, over, starting) = (SessionId(5), SessionId(6), SessionId(7));
+        fixture.make_session(alive, 4000);
+        let (first, second) = (Owner::Learner(LinkId(1)), Owner::Learner(LinkId(2)));
+        let pipeline = &mut fixture.pipeline;
+        assert!(pipeline.may_speak(alive, first) && !pipeline.may_speak(alive, second));
+        assert!(!pipeline.may_speak_here(alive));
+        assert!(
+            pipeline.may_speak(over, first) && pipeline.may_speak(over, second),
+            "it is told by the order"
+        );
+        assert_eq!(pipeline.the_member().leader.owners(), 1);
+        // Its creation is not applied yet.
+        pipeline.the_member().leader.own(starting, first);
+        assert!(pipeline.may_speak(starting, first) && !pipeline.may_speak(starting, second));
+        for session in [alive, starting] {
+            pipeline.disown(session);
+        }
+        assert_eq!(pipeline.the_member().leader.owners(), 0);
     }
 
     /// Danger: a learner that forwards long requests faster than they are ordered takes all of the leader's memory.
