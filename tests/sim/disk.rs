@@ -163,6 +163,25 @@ impl Disk {
         assert!(history.accepted_epoch == self.accepted_epoch && history.current_epoch == self.current_epoch);
     }
 
+    /// Whether the next start finds the same number without the file.
+    pub fn can_do_without(&self, file: EpochFile) -> bool {
+        let of_log = self.last().epoch();
+        match file {
+            EpochFile::Accepted => {
+                self.accepted_epoch == Some(self.current_epoch.unwrap_or(of_log).max(of_log))
+            }
+            EpochFile::Current => self.current_epoch == Some(of_log),
+        }
+    }
+
+    /// Somebody removed the file.
+    pub fn lose_epoch(&mut self, file: EpochFile) {
+        match file {
+            EpochFile::Accepted => self.accepted_epoch = None,
+            EpochFile::Current => self.current_epoch = None,
+        }
+    }
+
     /// What the next start finds.
     pub fn recovered(&self) -> Recovered {
         let zxids = self.entries[self.purged..].iter().map(|entry| entry.zxid);

@@ -98,6 +98,9 @@ pub struct Plan {
     pub real: bool,
     /// In the end a minority is dead and stays dead: the others must do without it.
     pub leaves_down: bool,
+    /// Epoch files that say no more than the log are gone when a server starts, as with a directory that somebody copied
+    /// without them.
+    pub loses_epoch_files: bool,
 }
 
 /// Every so many seeds the servers have real trees and real files: such a schedule costs some twenty others.
@@ -132,6 +135,7 @@ impl Plan {
             real: seed % REAL_EVERY == REAL_EVERY - 1,
             // Dice of its own: the seeds that are known for something keep it.
             leaves_down: Rng::new(!seed).chance(50),
+            loses_epoch_files: Rng::new(seed.rotate_left(32)).chance(30),
         }
     }
 
@@ -154,6 +158,7 @@ impl Plan {
             snapshot_every: 100_000,
             real: false,
             leaves_down: false,
+            loses_epoch_files: false,
             ..Self::from_seed(seed)
         }
     }

@@ -226,6 +226,11 @@ impl Store {
         epochs::write(&self.dirs.snapshots, real(file), epoch).expect("room");
     }
 
+    /// Somebody removed the file.
+    pub fn lose_epoch(&self, file: EpochFile) {
+        fs::remove_file(self.dirs.snapshots.join(real(file).name())).expect("a file");
+    }
+
     /// Power was lost while the file was written.
     pub fn tear_epoch(&self, file: EpochFile) {
         let temporary = self.dirs.snapshots.join(format!("{}.tmp", real(file).name()));

@@ -346,6 +346,9 @@ impl World {
         let config = self.config(server);
         let now_ms = self.clock_ms(server);
         let mut effects = std::mem::take(&mut self.effects);
+        if self.plan.loses_epoch_files {
+            self.lose_epoch_files(server);
+        }
         let state = &mut self.servers[server];
         let recovered = state.found.take().unwrap_or_else(|| state.disk.recovered());
         let node = Node::member(config, recovered, now_ms, &mut effects).expect("an ensemble of ours");
@@ -361,6 +364,28 @@ impl World {
             self.connect_peers(server, peer);
         }
         self.carry_out(server, effects)
+    }
+
+    /// Before a start: none of the numbers that this server stands for changes. Later on they are what the log says then.
+    fn lose_epoch_files(&mut self, server: usize) {
+        // Dice of their own: what else happens in the schedule stays as it is.
+        let mut rng = Rng::new(self.plan.seed ^ self.now_us.rotate_left(20) ^ server as u64);
+        let state = &mut self.servers[server];
+        for file in [EpochFile::Accepted, EpochFile::Current] {
+            if !state.disk.can_do_without(file) || !rng.chance(60) {
+                continue;
+            }
+            state.disk.lose_epoch(file);
+            if let Some(store) = &state.store {
+                store.lose_epoch(file);
+            }
+            if let Some(found) = &mut state.found {
+                match file {
+                    EpochFile::Accepted => found.accepted_epoch = None,
+                    EpochFile::Current => found.current_epoch = None,
+                }
+            }
+        }
     }
 
     pub fn clock_ms(&self, server: usize) -> u64 {
