@@ -130,6 +130,7 @@ fn one_server_line_is_a_standalone_server_with_that_line_s_client_port() {
     assert!(distributed.expect_err("limits are missing").what.contains("initLimit"));
 }
 
+/// Q2, Q4, Q5. Danger: a server waits for no time at all, or takes the place of another one, or votes though it observes.
 #[test]
 fn an_ensemble_needs_limits_and_a_matching_my_id() {
     let servers = "server.1=a:1:2;2181\nserver.2=b:1:2;2181\nserver.3=c:1:2:observer;2182\n";
@@ -142,9 +143,10 @@ fn an_ensemble_needs_limits_and_a_matching_my_id() {
     check(&format!("{servers}initLimit=1"), Some("1"), "syncLimit is not set");
     check(&format!("{servers}{limits}"), None, "myid is missing");
     check(&format!("{servers}{limits}"), Some("one"), "'one' is not a server id");
+    check(&format!("{servers}{limits}"), Some("\n1"), "'' is not a server id");
     check(&format!("{servers}{limits}"), Some("7"), "no server.7 line");
     check(&format!("{servers}{limits}clientPort=5"), Some("1"), "differ");
-    let cfg = with_my_id(&format!("{servers}{limits}"), Some("3")).expect("good");
+    let cfg = with_my_id(&format!("{servers}{limits}"), Some("3\nthe observer")).expect("good");
     assert!(cfg.is_distributed());
     assert_eq!((cfg.peer_type, cfg.client_port), (PeerType::Observer, Some(2182)));
     let warnings = cfg.warnings.join("\n");
@@ -189,6 +191,7 @@ fn ids_that_cannot_be_are_refused() {
     assert!(error.contains("server.1 is listed twice, first on line 2"), "{error}");
 }
 
+/// Q67. Danger: an operator's file is taken for half of what it says.
 #[test]
 fn members_may_stand_in_a_dynamic_file_and_only_there() {
     let dir = tempfile::tempdir().expect("temporary directory");

@@ -218,6 +218,7 @@ pub(super) fn address_told(text: &str) -> Option<HostPort> {
 mod tests {
     use super::*;
 
+    /// Q12: wildcards name nobody.
     #[test]
     fn addresses_of_greetings() {
         let check = |text: &str, expected: Option<(&str, u16)>| {

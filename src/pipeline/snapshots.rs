@@ -239,6 +239,39 @@ impl Snapshots {
 mod tests {
     use super::*;
 
+    /// P13. Danger: the log grows without an end, or all servers of an ensemble write a snapshot at the same moment.
+    #[test]
+    fn a_snapshot_is_due_between_half_and_all_of_either_limit() {
+        let data = tempfile::tempdir().unwrap();
+        let mut thresholds = Vec::new();
+        for (transactions, log_bytes) in [(1000, 0), (1_000_000, 100_000)] {
+            let policy = SnapshotPolicy {
+                transactions,
+                log_bytes,
+                snapshot: SnapshotOptions::default(),
+                loaded_bytes: 0,
+            };
+            let dirs = DataDirs::new(data.path(), None);
+            let mut snapshots = Snapshots::new(policy, dirs, Zxid::ZERO, Arc::default());
+            for _ in 0..200 {
+                let mut count = 0;
+                while !snapshots.is_due() {
+                    count += 1;
+                    snapshots.count(100);
+                }
+                thresholds.push(count);
+                snapshots.draw();
+            }
+        }
+        // Above a threshold drawn from the upper half: 500 to 999 transactions, 50,000 to 99,999 bytes.
+        assert!(thresholds[..200].iter().all(|count| (501..=1000).contains(count)), "{thresholds:?}");
+        assert!(thresholds[200..].iter().all(|count| (501..=1000).contains(count)), "{thresholds:?}");
+        for drawn in thresholds.chunks(200) {
+            let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
+            assert!(most - least > 250, "not spread: {drawn:?}");
+        }
+    }
+
     /// Danger: the first snapshot after a restart writes a large tree anew for the sake of a short log.
     #[test]
     fn the_log_must_have_grown_by_the_loaded_image_before_the_next() {

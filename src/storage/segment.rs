@@ -175,6 +175,7 @@ mod tests {
         b << 16 | a
     }
 
+    /// P6.
     #[test]
     fn a_record_is_byte_for_byte_what_apache_writes() {
         let mut out = [0xff; 32];
@@ -194,6 +195,7 @@ mod tests {
         }
     }
 
+    /// P2.
     #[test]
     fn file_names_are_lower_case_hex_without_padding() {
         assert_eq!(log_name(Zxid(0x2_0000_00ab)), "log.2000000ab");

@@ -307,6 +307,7 @@ mod tests {
         check("a:1:2:observer|b:1:2:participant", "different roles");
     }
 
+    /// Q60.
     #[test]
     fn a_text_comes_back_as_it_went() {
         for text in [

@@ -205,6 +205,49 @@ mod tests {
         }
     }
 
+    fn bytes(text: &str) -> Vec<u8> {
+        let text = text.replace(' ', "");
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// Q10, Q19: the numbers are written by hand. Danger: our own servers elect each other, and no server of Apache's
+    /// understands them.
+    #[test]
+    fn a_notification_is_byte_for_byte_apaches() {
+        use ServerState::{Following, Leading, Looking, Observing};
+        for (number, state) in [(0, Looking), (1, Following), (2, Leading), (3, Observing)] {
+            let mut out = Vec::new();
+            let sent = Notification { state, ..notification(Some(b"version=0")) };
+            sent.encode(&mut out);
+            let expected = format!(
+                "0000000{number} 0000000000000003 0000000400000009 0000000000000002 0000000000000004 \
+                 00000002 00000009 76657273696f6e3d30"
+            );
+            assert_eq!(out, bytes(&expected), "{state:?}");
+            assert_eq!(Notification::decode(&out.into()), Ok(sent));
+        }
+        for unknown in [-1_i32, 4] {
+            let mut out = Vec::new();
+            notification(None).encode(&mut out);
+            out[..4].copy_from_slice(&unknown.to_be_bytes());
+            assert!(Notification::decode(&out.into()).is_err());
+        }
+    }
+
+    /// Q11: one address in the first format, several in the second.
+    #[test]
+    fn a_greeting_is_byte_for_byte_apaches() {
+        for (addresses, expected) in [
+            (&["a:3888"][..], "ffffffffffff0000 0000000000000002 00000006 613a33383838"),
+            (&["a:1", "[::1]:2"], "ffffffffffff0001 0000000000000002 0000000b 613a31 7c 5b3a3a315d3a32"),
+        ] {
+            let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+            let mut out = Vec::new();
+            Greeting { server: Some(ServerId(2)), addresses }.encode(&mut out);
+            assert_eq!(out, bytes(expected));
+        }
+    }
+
     #[test]
     fn a_notification_comes_back_as_it_went() {
         for expected in
@@ -257,17 +300,26 @@ mod tests {
         }
     }
 
+    /// Q12. Danger: a server of 3.4 is shut out, or a stranger's length is believed.
     #[test]
     fn greetings_of_old_servers_and_of_strangers() {
         let old = Greeting { server: Some(ServerId(7)), addresses: Vec::new() };
         assert_eq!(Greeting::decode(&7i64.to_be_bytes()), Ok(Some((old, 8))));
         assert!(Greeting::decode(&(-1i64).to_be_bytes()).is_err());
         assert!(Greeting::decode(b"GET / HT").is_ok_and(|greeting| greeting.is_some()), "a large old number");
-        let mut long = Vec::new();
-        long.put_i64(-65536);
-        long.put_i64(1);
-        long.put_i32(2049);
-        assert!(Greeting::decode(&long).is_err());
+        for format in [-65537_i64, -65534, i64::MIN] {
+            assert!(Greeting::decode(&format.to_be_bytes()).is_err(), "{format}");
+        }
+        for (length, is_taken) in [(-1_i32, false), (0, false), (1, true), (2048, true), (2049, false)] {
+            let mut greeting = Vec::new();
+            greeting.put_i64(-65536);
+            greeting.put_i64(1);
+            greeting.put_i32(length);
+            greeting.resize(20 + 2049, b'x');
+            let decoded = Greeting::decode(&greeting);
+            let taken = decoded.ok().flatten().map(|(_, taken)| taken);
+            assert_eq!(taken, is_taken.then(|| 20 + length as usize), "{length}");
+        }
     }
 
     proptest! {

@@ -84,7 +84,7 @@ mod tests {
         Quorum::new(&Ensemble::parse(&text).unwrap()).unwrap()
     }
 
-    /// Danger: two leaders in one epoch. The new one is above everything that a quorum accepted, and no voter
+    /// Q47. Danger: two leaders in one epoch. The new one is above everything that a quorum accepted, and no voter
     /// promises it twice.
     #[test]
     fn the_epoch_is_above_all_that_a_quorum_accepted() {

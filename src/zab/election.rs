@@ -418,6 +418,17 @@ mod tests {
             self.with(|ground, effects| Election::start(0, own, Pauses::default(), 0, ground, effects))
         }
 
+        /// Who was told of which vote, in which round, since the effects were cleared.
+        fn told(&self) -> Vec<(i64, Vote, i64)> {
+            let told = self.effects.iter().map(|effect| match effect {
+                Effect::Notify { to, notification } => {
+                    (to.0, Heard::of(notification).vote, notification.election_epoch)
+                }
+                other => panic!("{other:?} in an election"),
+            });
+            told.collect()
+        }
+
         fn hear(
             &mut self,
             election: &mut Election,
@@ -447,6 +458,7 @@ mod tests {
 
     use ServerState::{Following, Leading, Looking};
 
+    /// Q20. Danger: who has less history leads, and what others have more is cut off; or one leads that may not.
     #[test]
     fn epoch_counts_before_zxid_and_zxid_before_id() {
         let fixture = Fixture::new(1, 3);
@@ -458,6 +470,10 @@ mod tests {
         }
         assert!(order[0].beats(&Vote::NONE, &fixture.quorum));
         assert!(!vote(9, 99, 99).beats(&order[0], &fixture.quorum), "not a member");
+        let text = "server.1=h:1:2\nserver.2=h:1:2\nserver.3=h:1:2\ngroup.1=1:2:3\nweight.3=0";
+        let weighed = Quorum::new(&Ensemble::parse(text).unwrap()).unwrap();
+        assert!(!vote(3, 9, 9).beats(&order[0], &weighed), "of no weight");
+        assert!(vote(2, 9, 9).beats(&order[0], &weighed));
     }
 
     /// Danger: the finalize wait of 200 ms is most of what a failover costs.
@@ -472,33 +488,47 @@ mod tests {
         assert_eq!(elected, Some(Elected { vote: best, election_epoch: 1 }));
     }
 
+    /// Q22. Danger: a round ends before the best vote is heard, or never.
     #[test]
     fn a_round_waits_for_a_live_voter_that_has_not_spoken() {
         let mut fixture = Fixture::new(1, 3);
         let best = vote(3, 5, 1);
         let mut election = fixture.start(vote(1, 4, 1));
         assert_eq!(fixture.hear(&mut election, 3, &says(best, 1, Looking), 10), None);
-        // A better vote restarts the wait.
+        // A better vote restarts the wait, and is told to everybody.
         let better = vote(2, 6, 1);
+        fixture.effects.clear();
         assert_eq!(fixture.hear(&mut election, 2, &says(better, 1, Looking), 100), None);
+        assert_eq!(fixture.told(), [(2, better, 1), (3, better, 1)]);
         assert_eq!(fixture.with(|g, e| election.tick(299, g, e)), None);
         let elected = fixture.with(|g, e| election.tick(300, g, e));
         assert_eq!(elected.map(|elected| elected.vote), Some(better));
     }
 
+    /// Q22. Danger: votes of two rounds are counted together, and two leaders are elected.
     #[test]
     fn an_older_round_is_answered_and_a_newer_one_adopted() {
-        let mut fixture = Fixture::new(2, 3);
-        let mut election = fixture.start(vote(2, 4, 1));
+        let mut fixture = Fixture::new(2, 5);
+        let (own, better) = (vote(2, 4, 1), vote(3, 5, 1));
+        let mut election = fixture.start(own);
         fixture.effects.clear();
         assert_eq!(fixture.hear(&mut election, 3, &says(vote(3, 9, 9), 0, Looking), 10), None);
-        assert!(matches!(&fixture.effects[..], [Effect::Notify { to: ServerId(3), .. }]));
-        assert_eq!(election.proposal, vote(2, 4, 1));
+        assert_eq!(fixture.told(), [(3, own, 1)]);
+        assert_eq!(election.proposal, own);
+        fixture.hear(&mut election, 4, &says(better, 1, Looking), 10);
+        assert_eq!(election.heard.len(), 2);
+        // The newer round begins with the own vote again, and forgets what was said in the older one.
+        fixture.effects.clear();
         fixture.hear(&mut election, 1, &says(vote(1, 1, 1), 7, Looking), 10);
-        assert_eq!((election.clock(), election.proposal), (7, vote(2, 4, 1)));
+        assert_eq!((election.clock(), election.proposal), (7, own));
+        assert_eq!(fixture.told(), [1, 3, 4, 5].map(|voter| (voter, own, 7)));
+        assert!(election.heard.keys().eq(&[ServerId(1), ServerId(2)]));
+        // One that comes with a better vote is followed at once.
+        fixture.hear(&mut election, 1, &says(better, 8, Looking), 10);
+        assert_eq!((election.clock(), election.proposal), (8, better));
     }
 
-    /// Danger: a server that comes late joins a leader that leads nobody, or never finds the one that leads.
+    /// Q24. Danger: a server that comes late joins a leader that leads nobody, or never finds the one that leads.
     #[test]
     fn late_comers_join_what_a_quorum_follows() {
         let mut fixture = Fixture::new(1, 3);
@@ -511,6 +541,7 @@ mod tests {
         assert_eq!(election.clock(), 40);
     }
 
+    /// Q24. Danger: the others remember a leader that is gone, and who comes follows nobody.
     #[test]
     fn followers_alone_do_not_make_a_leader() {
         let mut fixture = Fixture::new(1, 5);
@@ -520,6 +551,28 @@ mod tests {
             assert_eq!(fixture.hear(&mut election, from, &says(leader, 40, Following), 10), None);
         }
         assert!(fixture.hear(&mut election, 5, &says(leader, 40, Leading), 10).is_some());
+    }
+
+    /// Q24. Of two reigns of one server each is counted by itself; who speaks the format of before 3.4.6 may remember the
+    /// epoch before this reign's (ZOOKEEPER-1732).
+    #[test]
+    fn a_leader_of_another_reign_is_another_leader() {
+        for (version, is_joined) in [(2, false), (1, false), (0, true)] {
+            let mut fixture = Fixture::new(1, 3);
+            let mut election = fixture.start(vote(1, 9, 1));
+            let older = Notification { version, ..says(vote(3, 5, 1), 40, Following) };
+            assert_eq!(fixture.hear(&mut election, 2, &older, 10), None);
+            let elected = fixture.hear(&mut election, 3, &says(vote(3, 5, 2), 40, Leading), 10);
+            assert_eq!(elected.is_some(), is_joined, "version {version}");
+        }
+        // In the own round a quorum is enough if the leader is one of it.
+        let mut fixture = Fixture::new(1, 5);
+        let mut election = fixture.start(vote(1, 4, 1));
+        let leader = vote(5, 5, 2);
+        assert_eq!(fixture.hear(&mut election, 5, &says(leader, 1, Leading), 10), None);
+        assert_eq!(fixture.hear(&mut election, 2, &says(leader, 1, Following), 10), None);
+        let elected = fixture.hear(&mut election, 3, &says(leader, 1, Following), 10);
+        assert_eq!(elected, Some(Elected { vote: leader, election_epoch: 1 }));
     }
 
     #[test]
@@ -532,18 +585,19 @@ mod tests {
         assert_eq!((election.clock(), election.proposal), (1, vote(1, 9, 1)));
     }
 
+    /// Q26. Danger: servers that are up and cannot hear each other yet find each other minutes later; or fill the network.
     #[test]
     fn silence_is_met_with_rarer_and_rarer_messages() {
         let mut fixture = Fixture::new(1, 3);
         let mut election = fixture.start(vote(1, 9, 1));
         let mut sent_at = Vec::new();
-        for now_ms in 0..130_000 {
+        for now_ms in 0..230_000 {
             fixture.effects.clear();
             fixture.with(|g, e| election.tick(now_ms, g, e));
             if !fixture.effects.is_empty() {
                 sent_at.push(now_ms);
             }
         }
-        assert_eq!(sent_at, [200, 600, 1400, 3000, 6200, 12600, 25400, 51000, 102200]);
+        assert_eq!(sent_at, [200, 600, 1400, 3000, 6200, 12600, 25400, 51000, 102200, 162200, 222200]);
     }
 }

@@ -75,7 +75,7 @@ mod tests {
     }
 
     proptest! {
-        /// The naive answer: sort, take the one that a majority reaches.
+        /// Q6. The naive answer: sort, take the one that a majority reaches.
         #[test]
         fn agreed_is_what_a_majority_reaches(acks in prop::collection::vec(prop::option::of(0i64..6), 1..8)) {
             let quorum = quorum(acks.len());

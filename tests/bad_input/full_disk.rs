@@ -174,7 +174,7 @@ fn a_read_only_disk_is_named_at_start() {
     assert!(text.contains("read-only") && text.contains("remount"), "{text}");
 }
 
-/// Danger: the disk fails under a running server, which goes on acknowledging, or ends as if all were well (R15).
+/// Danger: the disk fails under a running server, which goes on acknowledging, or ends as if all were well (R15, P35).
 #[test]
 fn a_write_that_fails_ends_the_server_and_loses_nothing() {
     if Kind::under_test() != Kind::Zkfast {

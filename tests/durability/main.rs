@@ -34,7 +34,7 @@ fn flags(server: &Server, is_wanted: impl Fn(&str) -> bool) -> Vec<u32> {
     found
 }
 
-/// Danger: batches are acknowledged from the page cache or the disk's own, and a power cut takes them back.
+/// P11. Danger: batches are acknowledged from the page cache or the disk's own, and a power cut takes them back.
 #[test]
 fn the_log_is_written_through() {
     for (force_sync, is_through) in [("yes", true), ("no", false)] {

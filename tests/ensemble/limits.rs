@@ -81,7 +81,7 @@ impl Stage {
     }
 }
 
-/// Q46. Danger: a leader that took the connection and says nothing keeps its learner for ever.
+/// Q5, Q46. Danger: a leader that took the connection and says nothing keeps its learner for ever.
 #[test]
 fn a_leader_that_says_nothing_is_left_after_init_limit() {
     let (mut stage, _) = Stage::set(shape("initLimit"), false);
@@ -119,7 +119,7 @@ fn an_election_peer_out_of_reach_is_given_up_after_its_own_limit() {
     cluster.await_all();
 }
 
-/// Q58. Danger: a leader that is gone without a word is followed on, and clients are served what is old.
+/// Q5, Q34, Q58. Danger: a leader that is gone without a word is followed on, and clients are served what is old.
 #[test]
 fn a_leader_that_falls_silent_is_left_after_sync_limit() {
     let (mut stage, _) = Stage::set(shape("syncLimit"), false);
@@ -130,7 +130,10 @@ fn a_leader_that_falls_silent_is_left_after_sync_limit() {
     let begun = Instant::now();
     while begun.elapsed() < limit() * 2 {
         leader.ping();
-        leader.link.expect("PING", |packet| matches!(packet, Packet::Ping { .. }).then_some(()));
+        let zxid = Zxid::new(Epoch(1), 0);
+        let answer =
+            |packet| matches!(packet, Packet::Ping { zxid: echoed, touched: Some(_) } if echoed == zxid);
+        leader.link.expect("PING", |packet| answer(packet).then_some(()));
         if let Some(heard) = stage.third.hears(limit() / 5) {
             assert!(round == 0 || heard.election_epoch == round, "it looks for another one: {heard:?}");
             round = heard.election_epoch;

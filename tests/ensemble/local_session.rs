@@ -35,7 +35,7 @@ fn came_back(cluster: &Cluster, index: usize, ticket: &Handshake) -> Refusal {
     }
 }
 
-/// Danger: a session costs a transaction though it should not, or an ephemeral is made that nobody ever deletes.
+/// Q81. Danger: a session costs a transaction though it should not, or an ephemeral is made that nobody ever deletes.
 #[test]
 fn a_local_session_becomes_global_with_its_first_ephemeral() {
     let cluster = cluster(&["localSessionsEnabled=true", "localSessionsUpgradingEnabled=true"]);

@@ -111,7 +111,7 @@ fn mixed(kinds: &[Kind; 3], sync: Sync) -> Report {
 }
 
 /// Danger: the two kinds do not agree on a packet, a vote or a digest, and the ensemble falls apart or its trees differ.
-/// Apache's NEWLEADER has a configuration in it (G36).
+/// Apache's NEWLEADER has a configuration in it (G36). Led by either kind (Q72, Q74), with history and with images (Q54).
 #[test]
 fn one_zkfast_beside_two_of_apache() {
     mix(&[Kind::Apache, Kind::Apache, zkfast()], Sync::Diff);

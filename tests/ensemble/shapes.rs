@@ -14,7 +14,7 @@ use std::{
 };
 use zkfast_wire::OpCode;
 
-/// Danger: an observer's acknowledgement counts, or it misses what followers get.
+/// Q4, Q37, Q73. Danger: an observer's acknowledgement counts, or it misses what followers get.
 #[test]
 fn observers_see_everything_and_decide_nothing() {
     let zkfast = Kind::under_test();
@@ -165,7 +165,7 @@ fn a_leader_may_leave_clients_to_the_others() {
     client.close();
 }
 
-/// T44: what clients read of the configuration is what the servers go by.
+/// T44, Q60: what clients read of the configuration is what the servers go by.
 #[test]
 fn clients_read_the_configuration() {
     let zkfast = Kind::under_test();

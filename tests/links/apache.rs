@@ -159,7 +159,7 @@ fn use_up_zxid(leader: &Apache, client: &mut Client) {
     });
 }
 
-/// Danger: an Apache leader does not take us for a follower, or counts an ACK of ours that it should not.
+/// Q72, Q73. Danger: an Apache leader does not take us for a follower, or counts an ACK of ours that it should not.
 #[test]
 fn as_follower_and_observer_of_apache() {
     let cluster = Cluster::new(4, Some(4));
@@ -207,7 +207,7 @@ fn as_follower_and_observer_of_apache() {
     }
 }
 
-/// Danger: Apache's followers do not take us for a leader, or read our history or image wrongly.
+/// Q54, Q74. Danger: Apache's followers do not take us for a leader, or read our history or image wrongly.
 #[test]
 fn as_leader_of_apache() {
     for force_snapshot in [false, true] {

@@ -111,6 +111,36 @@ fn greetings_and_votes_may_come_in_any_pieces() {
     run(&mut [&mut host], "an old server", |hosts| hosts[0].has(&Event::PeerUp { peer: ServerId(8) }));
 }
 
+/// Q15. Danger: the longest vote is refused; or of two connections of one server the one that it left behind is kept.
+#[test]
+fn the_longest_vote_is_taken_and_the_newer_connection_kept() {
+    let ensemble = ensemble(1);
+    let mut host = Host::open(options(&ensemble, 1));
+    let mut greeted = || {
+        let mut stream = host.call_election_port(&ensemble);
+        stream.write_all(&greeting(7, &["127.0.0.1:1".to_owned()])).expect("an open connection");
+        let before = host.events.len();
+        run(&mut [&mut host], "the greeting", |hosts| {
+            hosts[0].events[before..].contains(&Event::PeerUp { peer: ServerId(7) })
+        });
+        stream
+    };
+    let mut older = greeted();
+    let mut newer = greeted();
+    await_end(&mut older, &mut host);
+    let config = Bytes::from(vec![b'x'; Notification::MESSAGE_BYTES_MAX - Notification::HEAD_BYTES]);
+    let mut bytes = Vec::new();
+    send_vote(&mut bytes, &Notification { config: Some(config), ..vote(7, 3) });
+    assert_eq!(bytes[..4], 524_288_i32.to_be_bytes());
+    let writer = std::thread::spawn(move || newer.write_all(&bytes).map(|()| newer));
+    run(&mut [&mut host], "the longest vote", |hosts| heard(hosts[0], 7, 3));
+    let mut newer = writer.join().expect("the writer").expect("an open connection");
+    host.links.notify(ServerId(7), vote(1, 9));
+    host.turn();
+    assert_eq!(read_vote(&mut newer).election_epoch, 9);
+    assert_eq!(host.links.figures().troubles.garbage, 0);
+}
+
 /// Danger: a stranger on the election port costs memory, or a place that a server needs (R19).
 #[test]
 fn strangers_are_shown_the_door() {

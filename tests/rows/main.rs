@@ -25,7 +25,7 @@ struct Row {
 }
 
 /// The letters of `rows.txt`; the sources cite others too.
-const LETTERS: &[&str] = &["J", "C", "OP", "E", "T", "W", "S", "A", "R", "G"];
+const LETTERS: &[&str] = &["J", "C", "OP", "E", "T", "W", "S", "A", "R", "P", "Q", "G"];
 /// Rows in a range that still says that each of them is tested.
 const RANGE_MAX: u32 = 4;
 

@@ -515,7 +515,7 @@ const KNOWN: &[Known] = &[
         broken_by: Zab(Mutation::EpochBeforeHistory),
     },
     Known {
-        ids: "4685 4394 4925",
+        ids: "4685 4394 4925 Q52",
         story: a_follower_joins_under_load_and_hands_on,
         broken_by: Zab(Mutation::OutstandingForgotten),
     },

@@ -1,7 +1,8 @@
 //! Directories written by Apache ZooKeeper 3.9.5, opened and compared with what that server showed.
 
-use super::naive_snapshot;
+use super::{naive_log, naive_snapshot};
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use zkfast::storage::{
     snapshot::{self, SnapshotFile, SnapshotOptions},
 };
 use zkfast_tree::{Tree, TreeConfig};
-use zkfast_wire::{SessionId, Zxid};
+use zkfast_wire::{OpCode, SessionId, Txn, Zxid, txn::TxnDigest};
 
 const DIRECTORIES: [&str; 2] = ["apache-3.9.5-plain", "apache-3.9.5-snappy"];
 
@@ -128,7 +129,7 @@ fn every_older_snapshot_with_more_log_leads_to_the_same_tree() {
     }
 }
 
-/// What is written here must be complete for every reader: ours, a naive one, and each compression.
+/// P3, P28. What is written here must be complete for every reader: ours, a naive one, and each compression.
 #[test]
 fn a_snapshot_of_apaches_tree_reads_back_the_same() {
     for compression in [Compression::Plain, Compression::Gzip, Compression::Snappy] {
@@ -151,7 +152,8 @@ fn a_snapshot_of_apaches_tree_reads_back_the_same() {
     }
 }
 
-/// Our image of Apache's snapshot holds, byte by byte, the nodes, lists and stats (J11) of Apache's file.
+/// Our image of Apache's snapshot holds, byte by byte, the nodes, lists and stats (J11) of Apache's file. A naive reader
+/// takes both for a header and four parts (P19): sessions, lists, nodes and their end (P20-P23), and what seals them (P24).
 #[test]
 fn our_image_equals_apaches_file_node_by_node() {
     let (_root, dirs) = copy(DIRECTORIES[0]);
@@ -193,7 +195,79 @@ fn our_image_equals_apaches_file_node_by_node() {
     }
 }
 
-/// A damaged snapshot is passed over and the older one serves (P29); a purge must not count it (ZOOKEEPER-3231).
+/// P7, P17: header, body of each type, and the digest of the tree behind it. Danger: a codec that agrees with itself alone.
+#[test]
+fn apaches_transactions_come_out_as_they_went_in() {
+    for name in DIRECTORIES {
+        let mut kinds = BTreeSet::new();
+        for record in naive_log::read_all(&golden(name).join("version-2")) {
+            let (header, txn, digest) = Txn::decode_record(&record.transaction).unwrap();
+            assert_eq!(header.zxid.0, record.zxid);
+            let mut again = Vec::new();
+            txn.encode_record(&header, &mut again);
+            // What changes nothing has none.
+            assert_eq!(digest.is_none(), header.kind == OpCode::Error, "{header:?}");
+            if let Some(TxnDigest { version, digest }) = digest {
+                again.extend_from_slice(&version.to_be_bytes());
+                again.extend_from_slice(&digest.to_be_bytes());
+                assert_eq!(version, 2);
+            }
+            assert_eq!(again, record.transaction, "{header:?}");
+            kinds.insert(header.kind.to_i32());
+            if let Txn::Multi(parts) = txn {
+                kinds.extend(parts.iter().map(|part| part.kind().to_i32()));
+            }
+        }
+        // All that the server was asked for: create2 has create's body, deleteContainer delete's.
+        let expected = [-11, -10, -1, 1, 2, 5, 7, 13, 14, 19, 21];
+        assert_eq!(kinds, expected.into(), "{name}");
+    }
+}
+
+/// P25, P26: behind the nodes may stand a digest, a last zxid, both or none; the file's name counts. Danger: the snapshot of
+/// a server with other settings is taken for a damaged one, or one zxid for another.
+#[test]
+fn a_snapshot_may_end_in_every_way_that_apache_knows() {
+    let (_root, dirs) = copy(DIRECTORIES[0]);
+    for file in dirs.snapshots().unwrap() {
+        assert!(naive_snapshot::read(&file.path).last_zxid.is_some(), "Apache 3.9.5 writes it");
+    }
+    let mut recovered = opened(&dirs);
+    let options = SnapshotOptions { has_digest: false, ..SnapshotOptions::default() };
+    let written = snapshot::write(recovered.tree.image(), &dirs, options).unwrap();
+    let bare = fs::read(&written.path).unwrap();
+    let (name, zxid) = (DIRECTORIES[0], written.zxid);
+    for (digest, last_zxid) in [(None, None), (Some(()), None), (None, Some(())), (Some(()), Some(()))] {
+        let mut bytes = bare.clone();
+        let mut seal = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            let sum = naive_log::adler32(&bytes);
+            bytes.extend_from_slice(&u64::from(sum).to_be_bytes());
+            bytes.extend_from_slice(b"\0\0\0\x01/");
+        };
+        if digest.is_some() {
+            let of_tree = recovered.tree.digest().to_be_bytes();
+            seal(&[&zxid.0.to_be_bytes()[..], &2_i32.to_be_bytes(), &of_tree].concat());
+        }
+        if last_zxid.is_some() {
+            // A fuzzy snapshot shows more than its name says.
+            seal(&(zxid.0 + 7).to_be_bytes());
+        }
+        fs::write(&written.path, &bytes).unwrap();
+        let found = opened(&dirs);
+        assert_eq!((found.last, found.replayed.records), (zxid, 0), "{digest:?} {last_zxid:?}");
+        assert!(found.skipped.is_empty() && found.tree.digest_mismatches() == (0, None));
+        expect_tree(&found.tree, name);
+        // One bit of the last trailer.
+        let at = bytes.len() - 15;
+        bytes[at] ^= 1;
+        fs::write(&written.path, &bytes).unwrap();
+        assert_eq!(opened(&dirs).skipped.len(), 1, "{digest:?} {last_zxid:?}");
+    }
+}
+
+/// A damaged or half-written snapshot (P27) is passed over and the older one serves (P29); a purge must not count it
+/// (ZOOKEEPER-3231).
 #[test]
 fn a_flipped_bit_anywhere_makes_a_snapshot_invalid() {
     for name in DIRECTORIES {

@@ -125,7 +125,7 @@ fn an_empty_disk_gets_its_first_snapshot_before_its_first_log() {
     assert_eq!(recover(&dirs, &config(), &trusting).unwrap().last, Zxid(5));
 }
 
-/// Many lives: recover, log, snapshot now and then, end with or without a close; nothing is lost on the way.
+/// P31. Many lives: recover, log, snapshot now and then, end with or without a close; nothing is lost on the way.
 #[test]
 fn a_server_finds_everything_again_after_each_restart() {
     let (_root, dirs) = empty();

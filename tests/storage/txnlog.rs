@@ -90,6 +90,22 @@ fn what_is_reported_is_in_the_file() {
     }
 }
 
+/// P8: `preAllocSize` is what a log takes of the disk while it is written; behind its records are zeros.
+#[test]
+fn a_log_in_use_is_as_long_as_the_configuration_says() {
+    const SEGMENT_BYTES: u64 = 12 << 20;
+    let mut fixture = open(|config| config.prealloc_kib = SEGMENT_BYTES / 1024);
+    let bytes = transaction(1, 100);
+    fixture.log.append(Zxid(1), &bytes);
+    fixture.log.flush().unwrap();
+    flushed(&mut fixture.log);
+    let file = std::fs::read(fixture.path.join("log.1")).unwrap();
+    assert_eq!(file.len() as u64, SEGMENT_BYTES);
+    let end = FlushMark::file_end(16 + bytes.len() as u64 + 13) as usize;
+    assert!(file[end..].iter().all(|byte| *byte == 0));
+    expect_on_disk(&fixture.path, &[bytes]);
+}
+
 /// Group commit: what arrives during a flush is one batch behind it, and the report covers it whole.
 #[test]
 fn records_that_arrive_during_a_flush_are_the_next_batch() {

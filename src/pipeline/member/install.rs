@@ -226,7 +226,7 @@ mod tests {
         assert!(recovered.tree.node(&format!("/{}", last + 1)).is_none());
     }
 
-    /// ZOOKEEPER-1549. Danger: a snapshot of what was cut off brings it back with the next start.
+    /// Q53, ZOOKEEPER-1549. Danger: a snapshot of what was cut off brings it back with the next start.
     #[test]
     fn a_cut_leaves_no_snapshot_above_it() {
         let mut fixture = Fixture::new(10);
@@ -262,7 +262,7 @@ mod tests {
         check_cut(fixture, 5);
     }
 
-    /// ZOOKEEPER-3642, 4925. Danger: logs and snapshots of before an image are told as part of the history behind it.
+    /// Q53, ZOOKEEPER-3642, 4925. Danger: logs and snapshots of before an image are told as part of the history behind it.
     #[test]
     fn an_image_leaves_nothing_of_what_it_takes_the_place_of() {
         let mut fixture = Fixture::new(10);

@@ -25,7 +25,7 @@ fn zookeeper_3911_and_4643_history_then_epoch_then_ack() {
 
 /// ZOOKEEPER-4685: the ACK of a proposal precedes that of NEWLEADER, and the leader gives up on its follower.
 /// ZOOKEEPER-4394: a COMMIT right after the ACK of NEWLEADER finds no proposal.
-/// ZOOKEEPER-4925: and what was received so is missing when it is handed on.
+/// ZOOKEEPER-4925: and what was received so is missing when it is handed on. Q32, Q56: what is acknowledged, and when.
 #[test]
 fn zookeeper_4685_4394_and_4925_proposals_between_newleader_and_uptodate() {
     let mut story = Story::start(&[z(1, 1)], 1).follow(2);

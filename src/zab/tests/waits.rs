@@ -388,7 +388,7 @@ fn a_leader_makes_way_for_a_voter_that_promised_a_later_epoch() {
     }
 }
 
-/// Danger: a promise is given twice for one epoch, and two leaders lead it (one promise an epoch).
+/// Q44. Danger: a promise is given twice for one epoch, and two leaders lead it (one promise an epoch).
 #[test]
 fn a_promise_is_given_once() {
     let promised = |story: &Story| {
