@@ -209,6 +209,35 @@ fn roll_starts_a_new_file() {
     expect_on_disk(&fixture.path, &all);
 }
 
+/// P12: `txnLogSizeLimitInKb`. Danger: an operator who limits the files by it finds one that fills the disk, or one for each
+/// transaction.
+#[test]
+fn a_file_that_has_its_limit_is_followed_by_another() {
+    const LIMIT_BYTES: usize = 64 << 10;
+    let mut fixture = open(|config| config.size_limit_kib = Some(LIMIT_BYTES as u64 / 1024));
+    let (mut all, mut bytes) = (Vec::new(), 16);
+    while naive_log::names(&fixture.path).len() < 2 {
+        // Without a limit the second file comes behind some seven megabytes.
+        assert!(all.len() < 3000, "no other file");
+        let record = transaction(all.len() as i64 + 1, 1_000);
+        bytes += record.len() + 13;
+        fixture.log.append(Zxid(all.len() as i64 + 1), &record);
+        all.push(record);
+        fixture.log.flush().unwrap();
+        flushed(&mut fixture.log);
+        // The helper makes the next file meanwhile: it has some seconds.
+        let until = Instant::now() + Duration::from_millis(if bytes < LIMIT_BYTES { 0 } else { 2 });
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+    }
+    fixture.log.close().unwrap();
+    expect_on_disk(&fixture.path, &all);
+    let first = naive_log::read(&fixture.path.join("log.1"));
+    let bytes: usize = 16 + first.iter().map(|record| record.transaction.len() + 13).sum::<usize>();
+    assert!(bytes >= LIMIT_BYTES, "the first file has {bytes} bytes");
+}
+
 /// A close of a session with many ephemerals is one transaction that can outgrow any window.
 #[test]
 fn a_record_larger_than_the_window_passes() {

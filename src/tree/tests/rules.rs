@@ -420,6 +420,51 @@ fn what_is_no_write_is_refused() {
     assert!(matches!(server.tree.apply(&record), Err(ApplyError::Order { .. })));
 }
 
+/// P32. Danger: after a restart locks outlive their sessions, containers and TTL nodes stay for ever, lists that nothing refers
+/// to pile up.
+#[test]
+fn what_is_not_in_an_image_is_made_of_it() {
+    let mut server = Server::new();
+    server.create("/lock", 1);
+    server.create_with(OpCode::Create, "/mine", 0, None, private());
+    server.create_with(OpCode::CreateContainer, "/c", 4, None, vec![Acl::OPEN]);
+    server.create("/c/child", 0);
+    server.delete("/c/child");
+    server.create_with(OpCode::CreateTtl, "/t", 5, Some(500), vec![Acl::OPEN]);
+    let mut image = server.tree.image();
+    let mut bytes = Vec::new();
+    while image.next_chunk(&mut bytes) {}
+    drop(image);
+    // One more list in the map: {id, one entry: perms, scheme, id}. Before it lies one session.
+    let map = 4 + 12;
+    let count = i32::from_be_bytes(bytes[map..map + 4].try_into().unwrap());
+    bytes[map..map + 4].copy_from_slice(&(count + 1).to_be_bytes());
+    let entry = [
+        &999_i64.to_be_bytes()[..],
+        &1_i32.to_be_bytes(),
+        &31_i32.to_be_bytes(),
+        b"\0\0\0\x02ip",
+        b"\0\0\0\x02::",
+    ];
+    bytes.splice(map + 4..map + 4, entry.concat());
+
+    let config = TreeConfig { extended_types: true, ..TreeConfig::default() };
+    let (loaded, used) = image::load(config, &bytes).unwrap();
+    assert_eq!(used, bytes.len());
+    assert_eq!(loaded.ephemerals_of(SESSION).collect::<Vec<_>>(), ["/lock"]);
+    assert_eq!((loaded.ephemerals_count(), loaded.ephemeral_owners()), (1, vec![SESSION]));
+    assert_eq!(loaded.reapable(1_000_000, 0, "", 10).0, ["/c", "/t"]);
+    assert_eq!(loaded.reapable_count(), 2);
+    // A list goes when others have come.
+    let lists = server.tree.acl_count();
+    let mut server = Server { tree: loaded, zxid: server.zxid };
+    for perms in 1..=3 {
+        let list = vec![Acl { perms: Perms(perms), id: Id::new("ip", "::1") }];
+        server.create_with(OpCode::Create, &format!("/{perms}"), 0, None, list);
+    }
+    assert_eq!(server.tree.acl_count(), lists + 3);
+}
+
 /// Danger: a server that has just started holds the path table several times over, every size that it once had.
 #[test]
 fn loading_leaves_nothing_to_be_freed() {
