@@ -551,7 +551,7 @@ const KNOWN: &[Known] = &[
         story: clients_wait_over_the_end_of_an_epoch,
         broken_by: Driver(Sabotage::ReplayedUnclaimed),
     },
-    Known { ids: "2247 Q59", story: an_isolated_leader_stops, broken_by: Zab(Mutation::NeverStepsDown) },
+    Known { ids: "2247 Q58 Q59", story: an_isolated_leader_stops, broken_by: Zab(Mutation::NeverStepsDown) },
     Known {
         ids: "2247",
         story: a_leader_whose_disk_hangs_hands_over,

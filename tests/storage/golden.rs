@@ -149,6 +149,15 @@ fn a_snapshot_of_apaches_tree_reads_back_the_same() {
         let again = opened(&dirs);
         assert_eq!((again.snapshot.unwrap().zxid, again.replayed.records), (written.zxid, 0));
         expect_tree(&again.tree, name);
+        // P27: whoever was killed while writing it leaves the one before, and the logs.
+        let whole = fs::read(&written.path).unwrap();
+        for cut in [0, 1, 9, 30, whole.len() / 2, whole.len() - 1] {
+            fs::write(&written.path, &whole[..cut]).unwrap();
+            let recovered = opened(&dirs);
+            let skipped: Vec<_> = recovered.skipped.iter().map(|skipped| &skipped.path).collect();
+            assert_eq!(skipped, [&written.path], "{compression:?} cut at {cut}");
+            expect_tree(&recovered.tree, name);
+        }
     }
 }
 
