@@ -235,7 +235,8 @@ impl Cluster {
     /// What it has written to stdout and stderr in all its lives.
     pub fn log_text(&self, index: usize) -> String {
         let Member { home, client_port, .. } = &self.members[index];
-        std::fs::read_to_string(server::log_path(home, *client_port)).unwrap_or_default()
+        let bytes = std::fs::read(server::log_path(home, *client_port)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Where it listens for learners.

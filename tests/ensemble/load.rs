@@ -255,9 +255,9 @@ fn not_excused(contradictions: BTreeMap<usize, Vec<String>>, proven: &Proven) ->
         .collect()
 }
 
-/// A line of this server's log that tells of zxids which the leader left out. A leader of our own leaves out none.
+/// A line of any life of this server that tells of zxids which the leader left out. A leader of our own leaves out none.
 pub fn gap_line(cluster: &Cluster, index: usize) -> Option<String> {
-    let log = cluster.server(index).log_text();
+    let log = cluster.log_text(index);
     log.lines()
         .find(|line| line.contains("the leader used up"))
         .map(|line| format!("server {}: {line}", index + 1))

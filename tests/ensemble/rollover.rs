@@ -120,7 +120,7 @@ fn clients_keep_their_connections_over_the_end_of_an_epoch() {
         watcher.close();
     }
     for index in 0..cluster.size() {
-        let log = cluster.server(index).log_text();
+        let log = cluster.log_text(index);
         assert!(!log.contains("clients do not wait"), "server {} dropped its clients", index + 1);
     }
     same_state(&cluster);

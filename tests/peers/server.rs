@@ -76,6 +76,8 @@ pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
     log: PathBuf,
+    /// Where its words begin in that file, behind those of who listened there before, in bytes.
+    log_begin: usize,
     child: Child,
 }
 
@@ -195,12 +197,13 @@ impl Server {
         let config = write_config(home, port, settings);
         let log = log_path(home, port);
         let output = fs::OpenOptions::new().create(true).append(true).open(&log).expect("the server's log");
+        let log_begin = output.metadata().expect("the length of the log").len() as usize;
         let child = command(kind, &config, settings)
             .stdout(output.try_clone().expect("a second handle"))
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start a {kind:?} server: {error}"));
-        Self { kind, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), log, child }
+        Self { kind, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), log, log_begin, child }
     }
 
     fn ready(self) -> Self {
@@ -296,7 +299,7 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("KiB")
     }
 
-    /// Waits for a line of the log that has all of these words: lines are written behind the answers.
+    /// Waits for a line of this life that has all of these words: lines are written behind the answers.
     pub fn await_log(&self, words: &[&str]) {
         let deadline = Instant::now() + DEADLINE;
         while !self.log_text().lines().any(|line| words.iter().all(|word| line.contains(word))) {
@@ -306,9 +309,11 @@ impl Server {
         }
     }
 
-    /// Everything that the server wrote to stdout and stderr.
+    /// Everything that the server wrote to stdout and stderr since this start. What it said in earlier lives is in the
+    /// file at [`log_path`], and proves nothing of this one.
     pub fn log_text(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.log_begin..).unwrap_or_default()).into_owned()
     }
 }
 
