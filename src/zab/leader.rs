@@ -29,8 +29,8 @@ use zkfast_wire::{
     quorum::{LearnerInfo, PROTOCOL_VERSION},
 };
 
-/// A server that has accepted an epoch so far beyond this one's is none of this ensemble: one an election.
-const EPOCH_LEAP_MAX: i64 = 1 << 24;
+/// A server that has accepted an epoch further beyond this one's is none of this ensemble: an election takes one.
+const EPOCH_LEAP_MAX: i64 = 1 << 16;
 
 /// Links that a leader holds at once: every voter twice over (one link dying, one coming) and hundreds of observers.
 pub(crate) const LINKS_MAX: usize = 1024;

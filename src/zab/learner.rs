@@ -124,7 +124,7 @@ impl Learner {
         Ok(())
     }
 
-    pub(crate) fn down(&mut self, member: &Member, link: LinkId, now_ms: u64) -> Outcome {
+    pub(crate) fn down(&mut self, member: &mut Member, link: LinkId, now_ms: u64) -> Outcome {
         if self.link != Some(link) {
             return Ok(());
         }
@@ -134,6 +134,11 @@ impl Learner {
             let tries = ((now_ms.saturating_sub(self.started_ms)) / member.config.dial_retry_ms.max(1)) + 1;
             self.stage = Stage::Dialling { tries: tries.min(u64::from(u32::MAX)) as u32, retry_at_ms: None };
             return self.unreachable(member, self.leader, now_ms);
+        }
+        if matches!(self.stage, Stage::AwaitPlan) {
+            // A leader of the same current epoch refuses whoever claims to have more than it has. Such a one has all that
+            // this server has: next time it hears what that is.
+            member.needs_snapshot = false;
         }
         Err(Trouble::LinkDown)
     }
@@ -219,11 +224,14 @@ impl Learner {
     fn accepted_saved(&mut self, member: &Member, counts: bool, effects: &mut Vec<Effect>) {
         self.stage = Stage::AwaitPlan;
         let last = match (member.needs_snapshot, counts) {
+            // It has nothing, which says little of its promise. With records alone its disk would hold a log without the
+            // snapshot that vouches for its beginning.
+            _ if member.is_blank => Zxid(-1),
             (false, _) => member.tail.appended(),
             // Who asks for an image overstates its history, so that its promise counts: whoever leads in spite of that has
-            // all of it that counts. A state "at the start of an epoch" is cut by nobody, and every leader that has
-            // ordered nothing yet answers it with an image. (Without its promise two of three might never come to a
-            // quorum.)
+            // all of it that counts. A state "at the start of an epoch" is cut by nobody, and a leader that does not serve
+            // yet answers it with an image. (Without its promise two of three might never come to a quorum.) One that
+            // serves may think that there is nothing to send: then it is asked again, for everything.
             (true, true) => Zxid::new(self.epoch, 0),
             (true, false) => Zxid(-1),
         };
@@ -235,7 +243,9 @@ impl Learner {
     fn plan(&mut self, member: &mut Member, packet: Packet, effects: &mut Vec<Effect>) -> Outcome {
         match packet {
             // Not an image after all: next time it says that it has nothing.
-            Packet::Diff { .. } if member.needs_snapshot => return Err(Trouble::CutBelowSnapshot),
+            Packet::Diff { .. } if member.needs_snapshot || member.is_blank => {
+                return Err(Trouble::CutBelowSnapshot);
+            }
             Packet::Diff { .. } => self.stage = Stage::CatchingUp(CatchUp::from(member.tail.appended())),
             // An image of a leader whose reign came to nothing holds what another leader lacks (ZOOKEEPER-1549).
             Packet::Trunc { zxid } if zxid < member.tail.floor() && !cuts_below_snapshot(member) => {
@@ -255,6 +265,8 @@ impl Learner {
                 }
                 effects.push(Effect::Truncate { zxid });
             }
+            // No history of this epoch's leader ends in a later one.
+            Packet::Snap { zxid } if zxid.epoch() > self.epoch => return Err(Trouble::OutOfPhase),
             Packet::Snap { zxid } => {
                 self.stage = Stage::Installing { zxid };
                 effects.push(Effect::Install { link: self.expect_link(), zxid });
@@ -297,6 +309,10 @@ impl Learner {
             | Packet::InformAndActivate { zxid, .. }
                 if zxid.epoch() > epoch =>
             {
+                Err(Trouble::OutOfPhase)
+            }
+            // What observers are told is committed needs no quorum: a voter must not hear it.
+            Packet::Inform { .. } | Packet::InformAndActivate { .. } if member.place.is_some() => {
                 Err(Trouble::OutOfPhase)
             }
             Packet::Proposal { zxid, record } => catch_up.proposal(member, zxid, record, effects),
@@ -425,7 +441,11 @@ impl Learner {
     fn live(&mut self, member: &mut Member, packet: Packet, effects: &mut Vec<Effect>) -> Outcome {
         let observer = member.place.is_none();
         match packet {
-            Packet::Proposal { zxid, .. } | Packet::Inform { zxid, .. } if zxid.epoch() != self.epoch => {
+            Packet::Proposal { zxid, .. }
+            | Packet::Inform { zxid, .. }
+            | Packet::InformAndActivate { zxid, .. }
+                if zxid.epoch() != self.epoch =>
+            {
                 Err(Trouble::OutOfPhase)
             }
             Packet::Proposal { zxid, record } if !observer => {
@@ -439,7 +459,7 @@ impl Learner {
             Packet::Commit { zxid } | Packet::CommitAndActivate { zxid, .. } if !observer => {
                 self.commit(member, zxid, effects)
             }
-            Packet::Inform { zxid, record } | Packet::InformAndActivate { zxid, record, .. } => {
+            Packet::Inform { zxid, record } | Packet::InformAndActivate { zxid, record, .. } if observer => {
                 if zxid > member.tail.appended() {
                     take_in(member, zxid, record, effects)?;
                 }

@@ -56,7 +56,7 @@ pub(crate) struct Member {
     /// Roles taken since clients were served last, and when the last of them began.
     fruitless: (u32, u64),
     /// The disk was empty at the start, nobody vouches for that, and no leader has given this server a history since.
-    is_blank: bool,
+    pub(crate) is_blank: bool,
     /// Until then it keeps out of elections.
     silent_until_ms: u64,
     config_text: Bytes,
@@ -178,6 +178,7 @@ impl Member {
         self.current_epoch = epoch;
         // It has the history of a leader now.
         self.is_blank = false;
+        self.needs_snapshot = false;
         effects.push(Effect::SaveEpoch { file: EpochFile::Current, epoch });
     }
 

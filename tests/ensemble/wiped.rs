@@ -150,4 +150,9 @@ fn empty_servers_do_not_elect_unless_vouched_for() {
         client.get("/kept", false).expect("what the third server held");
         client.close();
     }
+    // What the empty one was given is whole on its disk: a log without a snapshot before it would be none to start from.
+    cluster.kill(1);
+    cluster.launch(1);
+    cluster.await_all();
+    cluster.server(1).client(20_000).get("/kept", false).expect("what it was given");
 }

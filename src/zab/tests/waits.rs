@@ -430,25 +430,40 @@ fn who_needs_an_image_promises_all_the_same() {
     assert!(story.asks(&Effect::Send { link: LINK, packet: nothing }));
 }
 
-/// Danger: a broken leader proposes in an epoch that it does not lead, before its learner serves: it is logged, the learner
-/// ends, and stands for that epoch when it starts again.
+/// Danger: a broken leader proposes in an epoch that it does not lead: it is logged, the learner ends, and stands for that
+/// epoch when it starts again. Or it tells a voter what only observers are told: that is committed without a quorum.
 #[test]
 fn what_a_leader_proposes_is_of_its_epoch() {
-    for is_behind_new_leader in [false, true] {
-        let mut story = Story::start(&[z(1, 1)], 1).follow(2);
-        story.packet(Packet::Diff { zxid: z(1, 1) });
-        if is_behind_new_leader {
-            story.new_leader(2);
-            story.saved(2);
+    let foreign = z(9, 1);
+    let inform = |zxid| Packet::Inform { zxid, record: record() };
+    let activate = |zxid| Packet::InformAndActivate { zxid, designated: OTHER, record: record() };
+    for phase in ["history", "behind NEWLEADER", "serving"] {
+        for packet in [
+            Packet::Proposal { zxid: foreign, record: record() },
+            inform(foreign),
+            activate(foreign),
+            inform(z(2, 1)),
+            activate(z(2, 1)),
+        ] {
+            let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+            story.packet(Packet::Diff { zxid: z(1, 1) });
+            if phase != "history" {
+                story.new_leader(2);
+                story.saved(2);
+            }
+            if phase == "serving" {
+                story.packet(Packet::UpToDate);
+            }
+            story.packet(packet.clone());
+            let refused = Effect::Close { link: LINK, because: Trouble::OutOfPhase };
+            assert!(story.asks(&refused), "{phase}, {packet:?}: {:?}", story.effects);
+            let done = |effect: &Effect| matches!(effect, Effect::Append { .. } | Effect::Commit { .. });
+            assert!(!story.effects.iter().any(done), "{phase}, {packet:?}: {:?}", story.effects);
         }
-        story.packet(Packet::Proposal { zxid: z(9, 1), record: record() });
-        assert!(
-            story.asks(&Effect::Close { link: LINK, because: Trouble::OutOfPhase }),
-            "{:?}",
-            story.effects
-        );
-        assert!(!story.effects.iter().any(|effect| matches!(effect, Effect::Append { .. })));
     }
+    let mut story = Story::start(&[z(1, 1)], 1).follow(2);
+    story.packet(Packet::Snap { zxid: foreign });
+    assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::OutOfPhase }), "an image");
 }
 
 /// Q23. Danger: two servers that lost their directories elect one of them, and what the third holds is cut off. One alone
@@ -477,8 +492,15 @@ fn who_is_empty_without_being_vouched_for_does_not_vote() {
     story.now_ms += 60_000;
     story.on(Event::Tick);
     assert!(story.looks(), "nobody is elected by who has nothing");
+    // Records alone would leave a log without the snapshot before it: such a disk is none to start from.
     let mut story = story.follow(2);
+    let nothing = Packet::AckEpoch { last: Zxid(-1), current_epoch: Some(Epoch(0)) };
+    assert!(story.asks(&Effect::Send { link: LINK, packet: nothing }));
     story.packet(Packet::Diff { zxid: Zxid::ZERO });
+    assert!(story.asks(&Effect::Close { link: LINK, because: Trouble::CutBelowSnapshot }));
+    let mut story = story.follow(2);
+    story.packet(Packet::Snap { zxid: Zxid::ZERO });
+    story.on(Event::Installed { zxid: Zxid::ZERO });
     story.new_leader(2);
     story.saved(2);
     story.on(Event::Down { link: LINK });
