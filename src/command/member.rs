@@ -26,6 +26,8 @@ pub(super) fn protocol(settings: &EnsembleSettings) -> Config {
     config.notification_interval_ms_max = settings.notification_interval_ms_max.into();
     config.dial_retry_ms = settings.dial_retry_ms.into();
     config.first_counter = settings.first_counter + 1;
+    config.image_transfers_max = settings.image_transfers_max as usize;
+    config.history_transfers_max = settings.history_transfers_max as usize;
     config.force_snapshot = settings.force_snapshot;
     // `ZKDatabase` takes no less.
     config.diff_records_max = u64::from(settings.commit_log_count).max(500);

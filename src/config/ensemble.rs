@@ -74,6 +74,10 @@ pub struct EnsembleSettings {
     pub connect_limit_ticks: u32,
     /// `leaderConnectDelayDuringRetryMs` (Q46).
     pub dial_retry_ms: u32,
+    /// `leader.maxConcurrentSnapSyncs`: observers that a leader sends images to at once, from 1 (Q78).
+    pub image_transfers_max: u32,
+    /// `leader.maxConcurrentDiffSyncs`: the same with records, from 1 (Q78).
+    pub history_transfers_max: u32,
     /// `cnxTimeout`: milliseconds to open an election connection (Q17).
     pub election_dial_timeout_ms: u32,
     /// `tcpKeepAlive`: SO_KEEPALIVE on election connections (Q11).

@@ -69,6 +69,10 @@ pub struct ZooCfg {
     pub election_handshake_timeout_ms: u32,
     /// `leaderConnectDelayDuringRetryMs`: milliseconds between two dials of a leader.
     pub dial_retry_ms: u32,
+    /// `leader.maxConcurrentSnapSyncs`: observers that are sent images at once (Q78).
+    pub image_transfers_max: u32,
+    /// `leader.maxConcurrentDiffSyncs`: observers that are sent records at once (Q78).
+    pub history_transfers_max: u32,
     /// `forceSnapshotSync`: learners are always sent a snapshot.
     pub force_snapshot: bool,
     /// `autopurge.snapRetainCount`, at least 3.
@@ -221,6 +225,8 @@ impl ZooCfg {
             sync_limit_ticks: self.sync_limit_ticks,
             connect_limit_ticks,
             dial_retry_ms: self.dial_retry_ms,
+            image_transfers_max: self.image_transfers_max,
+            history_transfers_max: self.history_transfers_max,
             election_dial_timeout_ms: self.election_dial_timeout_ms,
             election_keep_alive: self.election_keep_alive,
             election_handshake_timeout_ms: self.election_handshake_timeout_ms,
@@ -389,6 +395,8 @@ impl ZooCfg {
             election_bind_tries: set.property_number("electionPortBindRetry", 3, 0, most) as u32,
             election_handshake_timeout_ms,
             dial_retry_ms: set.property_number("leaderConnectDelayDuringRetryMs", 100, 0, most) as u32,
+            image_transfers_max: set.property_number("leader.maxConcurrentSnapSyncs", 10, 1, most) as u32,
+            history_transfers_max: set.property_number("leader.maxConcurrentDiffSyncs", 100, 1, most) as u32,
             force_snapshot: set.property_switch("forceSnapshotSync", false),
             quorum_listen_on_all_ips: set.switch("quorumListenOnAllIPs", false)?,
             purge_retain_count,

@@ -170,11 +170,14 @@ fn an_ensemble_s_settings_are_whole() {
     assert_eq!(plain.addresses[&ServerId(2)][0].host, "::1");
     assert_eq!((plain.init_limit_ticks, plain.sync_limit_ticks, plain.connect_limit_ticks), (10, 5, 10));
     assert_eq!((plain.bind_tries, plain.election_handshake_timeout_ms, plain.dial_retry_ms), (3, 1000, 100));
+    assert_eq!((plain.image_transfers_max, plain.history_transfers_max), (10, 100));
     assert!(plain.leader_serves && !plain.listens_on_all && !plain.multi_address && !plain.force_snapshot);
     let other = settings(
         "connectToLearnerMasterLimit=3\nelectionPortBindRetry=0\nquorumCnxnTimeoutMs=77\nleaderServes=no\n\
-         quorumListenOnAllIPs=true\nforceSnapshotSync=true\nfastleader.minNotificationInterval=70000\n",
+         quorumListenOnAllIPs=true\nforceSnapshotSync=true\nfastleader.minNotificationInterval=70000\n\
+         leader.maxConcurrentSnapSyncs=3\nleader.maxConcurrentDiffSyncs=4\n",
     );
+    assert_eq!((other.image_transfers_max, other.history_transfers_max), (3, 4));
     assert_eq!((other.connect_limit_ticks, other.bind_tries), (3, 0));
     assert_eq!((other.election_handshake_timeout_ms, other.notification_interval_ms_max), (77, 70_000));
     assert!(!other.leader_serves && other.listens_on_all && other.force_snapshot);

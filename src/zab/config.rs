@@ -41,6 +41,10 @@ pub struct Config {
     /// A learner that misses at most so many records joins the live traffic, which queues behind them on its link;
     /// before that it is sent history only. This bounds the queue of a link.
     pub join_records_max: u64,
+    /// `leader.maxConcurrentSnapSyncs`: observers that are sent an image at once; another one is to come back later.
+    pub image_transfers_max: usize,
+    /// `leader.maxConcurrentDiffSyncs`: the same for those that are sent records before live traffic.
+    pub history_transfers_max: usize,
     /// The counter of a reign's first transaction: 1. Apache's `testingonly.initialZxid`, for tests of the rollover.
     pub first_counter: u32,
     /// The precaution that this server leaves out.
@@ -67,6 +71,8 @@ impl Config {
             votes_empty: true,
             diff_records_max: 2_000_000,
             join_records_max: 4096,
+            image_transfers_max: 10,
+            history_transfers_max: 100,
             first_counter: 1,
             #[cfg(feature = "mutations")]
             mutation: None,

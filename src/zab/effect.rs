@@ -96,6 +96,9 @@ pub enum Trouble {
     /// The history that a learner waits for was purged.
     #[error("the history that the learner needs was purged")]
     HistoryGone,
+    /// More observers are brought up to date than the configuration allows at once (Q78).
+    #[error("too many observers are brought up to date at once; it will come back")]
+    TooManyTransfers,
     /// More links, or more pending syncs, than the bound.
     #[error("too many")]
     TooMany,

@@ -17,7 +17,7 @@ use crate::{
         never_steps_down, outlives, outstanding_end, serves_early, shows_less, tells_uncommitted,
         vouches_early,
     },
-    progress::{Progress, Stage},
+    progress::{Progress, Stage, Transfer},
     quorum::Voters,
     sync_plan::{SyncInputs, SyncPlan, sync_plan},
     tally::Tally,
@@ -482,16 +482,38 @@ impl Leading {
             }
             SyncPlan::Snapshot => {
                 assert!(member.replayed == end, "the tree shows {}, not {end}", member.replayed);
-                effects.push(Effect::SendSnapshot { link, zxid: end });
-                self.transferring(link, end);
+                if self.transferring(member, link, end, Transfer::Image, effects) {
+                    effects.push(Effect::SendSnapshot { link, zxid: end });
+                }
                 return;
             }
         };
         self.advance(member, link, after, now_ms, effects);
     }
 
-    fn transferring(&mut self, link: LinkId, through: Zxid) {
-        self.links.get_mut(&link).expect("a link of ours").stage = Stage::Transferring { through };
+    /// Whether a transfer may begin, or go on. If not, there are so many that the observer has to come back later (Q78):
+    /// together they would take the leader's share of disk and processor. A voter never waits.
+    fn transferring(
+        &mut self,
+        member: &mut Member,
+        link: LinkId,
+        through: Zxid,
+        by: Transfer,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let most = match by {
+            Transfer::History => member.config.history_transfers_max,
+            Transfer::Image => member.config.image_transfers_max,
+        };
+        let is_such = |progress: &Progress| matches!(progress.stage, Stage::Transferring { by: other, .. } if other == by);
+        let progress = &self.links[&link];
+        let has_place = progress.is_follower() || matches!(progress.stage, Stage::Transferring { .. });
+        if !has_place && self.links.values().filter(|progress| is_such(progress)).count() >= most {
+            self.close(link, Trouble::TooManyTransfers, member, effects);
+            return false;
+        }
+        self.links.get_mut(&link).expect("a link of ours").stage = Stage::Transferring { through, by };
+        true
     }
 
     pub(crate) fn transferred(
@@ -503,7 +525,7 @@ impl Leading {
         effects: &mut Vec<Effect>,
     ) {
         let Some(progress) = self.links.get_mut(&link) else { return };
-        if progress.stage == (Stage::Transferring { through }) {
+        if matches!(progress.stage, Stage::Transferring { through: expected, .. } if expected == through) {
             progress.heard(now_ms);
             self.advance(member, link, through, now_ms, effects);
         }
@@ -527,8 +549,9 @@ impl Leading {
         }
         let after = gap_after(member, sent);
         if member.tail.records(after, committed) > member.config.join_records_max {
-            effects.push(Effect::SendHistory { link, after, through: committed, committed });
-            self.transferring(link, committed);
+            if self.transferring(member, link, committed, Transfer::History, effects) {
+                effects.push(Effect::SendHistory { link, after, through: committed, committed });
+            }
             return;
         }
         let progress = self.links.get_mut(&link).expect("a link of ours");

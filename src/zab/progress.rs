@@ -18,13 +18,22 @@ pub(crate) enum Stage {
     /// It promised; a quorum has not.
     AwaitElection { last: Zxid },
     /// DIFF, TRUNC or SNAP was sent and history flows, through this zxid.
-    Transferring { through: Zxid },
+    Transferring { through: Zxid, by: Transfer },
     /// NEWLEADER was sent; live traffic follows. Everything through `committed` was sent as committed.
     AwaitAck { committed: Zxid },
     /// It holds the history; the reign is not established.
     Synced,
     /// UPTODATE was sent.
     Active,
+}
+
+/// What brings a learner up to date before live traffic goes to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transfer {
+    /// Records of the log.
+    History,
+    /// The whole tree.
+    Image,
 }
 
 /// A proposal whose acknowledgement is watched (`SyncLimitCheck`).

@@ -275,3 +275,33 @@ fn what_clients_of_a_learner_ask_goes_to_the_leader_and_back() {
     assert_eq!(story.on(Event::RevalidateAnswer { link: LINK, session, valid: true }), send(answer));
     assert_eq!(story.on(Event::Sync { link: LINK }), send(Packet::Sync));
 }
+
+/// Q78. Danger: hundreds of observers that come back at once take disk and processor from the leader, which is deposed for
+/// that, and they all come back to the next one. A voter is waited for by others, and never refused.
+#[test]
+fn so_many_observers_are_brought_up_to_date_at_once() {
+    let mut story = leading();
+    let come = |story: &mut Story, link: u64, last: Zxid| {
+        let link = LinkId(link);
+        story.on(Event::Up { link, dialled: None });
+        let is_voter = link == LinkId(1000);
+        let server = if is_voter { OTHER } else { ServerId(100 + link.0 as i64) };
+        story.on(Event::Packet { link, packet: Packet::LearnerInfo(info(server, !is_voter, 0, 1)) });
+        promise(story, link, last, 1);
+        let is_refused = story.asks(&Effect::Close { link, because: Trouble::TooManyTransfers });
+        let is_sent = story.asks(&Effect::SendSnapshot { link, zxid: z(1, 1) });
+        assert!(!(is_refused && is_sent));
+        (is_refused, is_sent)
+    };
+    let nothing = Zxid(-1);
+    for link in 10..20 {
+        assert_eq!(come(&mut story, link, nothing), (false, true), "{link}");
+    }
+    assert_eq!(come(&mut story, 20, nothing), (true, false));
+    assert_eq!(come(&mut story, 21, z(1, 1)), (false, false), "one that lacks nothing takes nothing");
+    assert_eq!(come(&mut story, 1000, nothing), (false, true), "a voter");
+    story.on(Event::Transferred { link: LinkId(10), through: z(1, 1) });
+    story.on(Event::Down { link: LinkId(11) });
+    assert_eq!(come(&mut story, 22, nothing), (false, true));
+    assert_eq!(come(&mut story, 23, nothing), (true, false));
+}
