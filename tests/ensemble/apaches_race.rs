@@ -7,8 +7,9 @@
 //! leads next, its tree is what counts.
 //!
 //! No member can keep another one from doing that. What is told apart here, so that a test need not fail for it: the
-//! log of the server in question has that very write, its tree did not, and it says itself that it lost a leader before,
-//! in the same life. It is told for each register alone; a loss of which that cannot be shown is ours.
+//! log of the server in question has that very write, its tree did not, and it says itself that it lost a leader
+//! in the same life and came to another one after the epoch of the write. What is shown is left out of the history, write
+//! by write; the rest must still be possible. A loss of which it cannot be shown is ours.
 
 use crate::{
     cluster::Cluster,
@@ -20,10 +21,41 @@ use std::{
     path::Path,
 };
 use zkfast::storage::{DataDirs, history::LogReader};
-use zkfast_wire::{Txn, Zxid};
+use zkfast_wire::{Epoch, Txn, Zxid};
 
-/// The registers of which it is shown, by key: what happened, in words. Whatever else is wrong is not excused.
-pub type Proven = BTreeMap<usize, String>;
+/// Of what it is shown. Whatever else is wrong is not excused, in the same register neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proven {
+    /// What happened, in words, by register.
+    words: BTreeMap<usize, String>,
+    /// Register and zxid of what the tree of a leader lacked.
+    lost: BTreeSet<(usize, i64)>,
+    /// Register and zxid of the last write that an old tree shows of it.
+    stale: BTreeSet<(usize, i64)>,
+}
+
+impl Proven {
+    /// Adds what was shown elsewhere.
+    pub fn extend(&mut self, other: Self) {
+        self.words.extend(other.words);
+        self.lost.extend(other.lost);
+        self.stale.extend(other.stale);
+    }
+
+    /// What happened, if anything is shown.
+    pub fn words(&self) -> Option<String> {
+        let words: Vec<&str> = self.words.values().map(String::as_str).collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+
+    /// What the history holds beside it.
+    pub fn left_out_of(&self, history: &History) -> History {
+        history.without(
+            |key, zxid| self.lost.contains(&(key, zxid)),
+            |key, zxid| self.stale.contains(&(key, zxid)),
+        )
+    }
+}
 
 /// Whether this record of a log is a setData of `path` that made it `version`.
 fn is_write(record: &[u8], path: &str, version: i32) -> bool {
@@ -72,31 +104,37 @@ fn led_after_a_loss(log: &str, epoch: i64) -> bool {
     life.iter().any(|line| line.contains("LEADING - LEADER ELECTION TOOK")) && lost_a_leader(&life)
 }
 
-/// The registers of which a leader of Apache's ordered writes on a tree that lacked what its log has. All that `history`
-/// says was written twice in such a register is such a case.
+/// The writes that a leader of Apache's lacked in its tree, and has in its log, when it ordered others in their place.
 pub fn ordered_on_an_old_tree(cluster: &Cluster, paths: &[String], history: &History) -> Proven {
     let logs: Vec<String> = (0..cluster.size()).map(|index| cluster.log_text(index)).collect();
-    let is_apaches = |pair: &Rewritten| {
+    let has_all = |pair: &Rewritten, lost: &BTreeSet<(i32, i64)>| {
         let epoch = Zxid(pair.later).epoch();
         let led = |index: &usize| led_after_a_loss(&logs[*index], epoch.0);
-        let is_logged =
-            |index| logged(&cluster.data_dir(index), pair.earlier, &paths[pair.key], pair.version);
-        epoch > Zxid(pair.earlier).epoch() && (0..cluster.size()).find(led).is_some_and(is_logged)
+        let has_all = |index| {
+            let (data_dir, path) = (cluster.data_dir(index), &paths[pair.key]);
+            lost.iter().all(|(version, zxid)| logged(&data_dir, *zxid, path, *version))
+        };
+        (0..cluster.size()).find(led).is_some_and(has_all)
     };
-    proven_of(&history.rewritten(), is_apaches)
+    proven_of(history, has_all)
 }
 
-fn proven_of(rewritten: &[Rewritten], is_apaches: impl Fn(&Rewritten) -> bool) -> Proven {
-    let mut proven = Proven::new();
-    for pairs in rewritten.chunk_by(|one, other| one.key == other.key) {
-        let Rewritten { key, version, earlier, later } = pairs[0];
-        if pairs.iter().all(&is_apaches) {
+/// `has_all`: whether the leader that ordered the later transaction of the pair has all of these, versions and zxids, in
+/// its log.
+fn proven_of(history: &History, has_all: impl Fn(&Rewritten, &BTreeSet<(i32, i64)>) -> bool) -> Proven {
+    let mut proven = Proven::default();
+    for pair in history.rewritten() {
+        let lost = history.lost_with(&pair);
+        // Within one epoch nobody changed the tree that counts.
+        if lost.contains(&(pair.version, pair.earlier)) && has_all(&pair, &lost) {
+            let Rewritten { key, version, earlier, later } = pair;
             let words = format!(
                 "key {key}: a leader of Apache's had {} writes in its log and not in its tree, first {earlier:#x} \
                  (version {version}), overwritten by {later:#x}",
-                pairs.len()
+                lost.len()
             );
-            proven.insert(key, words);
+            proven.words.entry(key).or_insert(words);
+            proven.lost.extend(lost.into_iter().map(|(_, zxid)| (key, zxid)));
         }
     }
     proven
@@ -114,35 +152,47 @@ pub fn has_an_old_tree(
     if cluster.kind(index) != Kind::Apache || !lost_a_leader(&life(&cluster.log_text(index), "")) {
         return None;
     }
-    let is_logged = |path: &str, zxid, version| logged(&cluster.data_dir(index), zxid, path, version);
-    let keys = old_registers(paths, theirs, others, is_logged)?;
+    let data_dir = cluster.data_dir(index);
+    let joined = std::fs::read_to_string(data_dir.join("version-2/currentEpoch")).ok()?;
+    let joined = Epoch(joined.trim().parse().ok()?);
+    let is_logged = |path: &str, zxid, version| logged(&data_dir, zxid, path, version);
+    let stale = old_registers(paths, theirs, others, joined, is_logged)?;
     let words = |key| format!("key {key}: server {} has what its log says, but not in its tree", index + 1);
-    Some(keys.into_iter().map(|key| (key, words(key))).collect())
+    let words = stale.iter().map(|(key, _)| (*key, words(key))).collect();
+    Some(Proven { words, lost: BTreeSet::new(), stale })
 }
 
+/// Each with the zxid of the write that `theirs` shows. What it lacks must be of an epoch before the one that the server
+/// `joined` last: what a leader proposes and never commits, nobody has in its tree.
 fn old_registers(
     paths: &[String],
     theirs: &Tree,
     others: &Tree,
+    joined: Epoch,
     is_logged: impl Fn(&str, i64, i32) -> bool,
-) -> Option<BTreeSet<usize>> {
+) -> Option<BTreeSet<(usize, i64)>> {
     let differs = |path: &&String| theirs.get(*path) != others.get(*path);
     let old = |path: &String| {
         let (theirs, others) = (theirs.get(path)?, others.get(path)?);
         let is_old = theirs.stat.mzxid < others.stat.mzxid
+            && others.stat.mzxid.epoch() < joined
             && theirs.acl == others.acl
             && is_logged(path, others.stat.mzxid.0, others.stat.version);
-        paths.iter().position(|register| register == path).filter(|_| is_old)
+        let key = paths.iter().position(|register| register == path).filter(|_| is_old);
+        key.map(|key| (key, theirs.stat.mzxid.0))
     };
-    let keys: Option<BTreeSet<usize>> = theirs.keys().chain(others.keys()).filter(differs).map(old).collect();
-    keys.filter(|keys| !keys.is_empty())
+    let stale: Option<BTreeSet<_>> = theirs.keys().chain(others.keys()).filter(differs).map(old).collect();
+    stale.filter(|stale| !stale.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::tree::Node;
-    use std::borrow::Cow;
+    use crate::{
+        history::{Action, Entry, Outcome},
+        peers::tree::Node,
+    };
+    use std::{borrow::Cow, time::Duration};
     use zkfast_wire::{OpCode, SessionId, Stat, TxnHeader, txn::SetDataTxn};
 
     fn record(txn: &Txn<'_>, kind: OpCode) -> Vec<u8> {
@@ -196,13 +246,46 @@ mod tests {
         assert!(!lost_a_leader(&life(&log(&[START, LOOKS, FOLLOWS, LOOKS, START, LOOKS, FOLLOWS]), "")));
     }
 
+    const LATER: i64 = 1 << 32;
+
+    fn history(seen: &[(usize, i32, i64)]) -> History {
+        let entry = |(key, version, mzxid): &(usize, i32, i64)| Entry {
+            client: 0,
+            key: *key,
+            begun: Duration::ZERO,
+            ended: Duration::ZERO,
+            action: Action::Read,
+            outcome: Outcome::Done { version: *version, mzxid: *mzxid, value: 0 },
+        };
+        History { entries: seen.iter().map(entry).collect(), ..History::default() }
+    }
+
     #[test]
-    fn one_case_that_is_not_shown_leaves_its_register_without_excuse() {
-        let pair = |key, earlier| Rewritten { key, version: 1, earlier, later: 99 };
-        let all = [pair(0, 1), pair(0, 2), pair(3, 3), pair(3, 4)];
-        assert!(proven_of(&all, |_| true).keys().eq([&0, &3]));
-        assert!(proven_of(&all, |pair| pair.earlier != 4).keys().eq([&0]));
-        assert!(proven_of(&all, |pair| pair.key != 0).keys().eq([&3]));
+    fn only_what_is_shown_is_left_out() {
+        let seen = [
+            (0, 1, 1),
+            (0, 2, 2),
+            (0, 3, 3),
+            (0, 2, LATER + 1),
+            (0, 3, LATER + 2),
+            (3, 5, 4),
+            (3, 6, 5),
+            (3, 5, LATER + 3),
+        ];
+        let all = history(&seen);
+        let proven = proven_of(&all, |_, _| true);
+        assert_eq!(proven.lost, BTreeSet::from([(0, 2), (0, 3), (3, 4), (3, 5)]));
+        assert!(proven.words.keys().eq([&0, &3]));
+        assert_eq!(proven.left_out_of(&all).entries.len(), 4);
+        // Version 6 of key 3 is not in that leader's log: its loss is ours, and that of version 5 is not explained either.
+        let proven = proven_of(&all, |_, lost| !lost.contains(&(6, 5)));
+        assert_eq!(proven.lost, BTreeSet::from([(0, 2), (0, 3)]));
+        let proven = proven_of(&all, |pair, _| (pair.key, pair.version) == (0, 3));
+        assert_eq!(proven.lost, BTreeSet::from([(0, 3)]));
+        assert_eq!(proven.left_out_of(&all).rewritten().len(), 2, "of version 2, and of the other key");
+        // Two of one epoch are no work of a new leader.
+        let proven = proven_of(&history(&[(0, 1, LATER + 1), (0, 1, LATER + 2)]), |_, _| true);
+        assert_eq!(proven, Proven::default());
     }
 
     #[test]
@@ -219,12 +302,14 @@ mod tests {
         let old: Tree = tree(&[("/key-0", node(5, 1)), ("/key-1", node(6, 1))]);
         let new: Tree = tree(&[("/key-0", node(5, 1)), ("/key-1", node(7, 2))]);
         let has = |path: &str, zxid: i64, version: i32| (path, zxid, version) == ("/key-1", 7, 2);
-        assert_eq!(old_registers(&paths, &old, &new, has), Some(BTreeSet::from([1])));
-        assert_eq!(old_registers(&paths, &new, &old, |_, _, _| true), None);
-        assert_eq!(old_registers(&paths, &old, &new, |_, _, _| false), None);
-        assert_eq!(old_registers(&paths, &old, &old, |_, _, _| true), None);
-        assert_eq!(old_registers(&paths[..1], &old, &new, |_, _, _| true), None);
+        assert_eq!(old_registers(&paths, &old, &new, Epoch(1), has), Some(BTreeSet::from([(1, 6)])));
+        assert_eq!(old_registers(&paths, &new, &old, Epoch(1), |_, _, _| true), None);
+        assert_eq!(old_registers(&paths, &old, &new, Epoch(1), |_, _, _| false), None);
+        assert_eq!(old_registers(&paths, &old, &old, Epoch(1), |_, _, _| true), None);
+        assert_eq!(old_registers(&paths[..1], &old, &new, Epoch(1), |_, _, _| true), None);
+        // Of the epoch in which the server is: a leader of ours may have proposed it and not committed it.
+        assert_eq!(old_registers(&paths, &old, &new, Epoch(0), has), None);
         let more = tree(&[("/key-0", node(5, 1)), ("/key-1", node(7, 2)), ("/x", node(1, 0))]);
-        assert_eq!(old_registers(&paths, &old, &more, |_, _, _| true), None);
+        assert_eq!(old_registers(&paths, &old, &more, Epoch(1), |_, _, _| true), None);
     }
 }

@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+use zkfast_wire::Zxid;
 
 /// What was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +124,38 @@ impl History {
             }));
         }
         found
+    }
+
+    /// What somebody saw of the register of this pair that is lost with its earlier transaction: that one, and what was
+    /// written on it in earlier epochs than the later one's. Versions and zxids.
+    pub fn lost_with(&self, pair: &Rewritten) -> BTreeSet<(i32, i64)> {
+        let is_lost = |(version, mzxid): &(i32, i64)| {
+            *version >= pair.version
+                && *mzxid >= pair.earlier
+                && Zxid(*mzxid).epoch() < Zxid(pair.later).epoch()
+        };
+        let of_key = self.entries.iter().filter(|entry| entry.key == pair.key);
+        of_key.filter_map(seen).map(|(version, mzxid, _)| (version, mzxid)).filter(is_lost).collect()
+    }
+
+    /// The same history without certain transactions, by key and zxid. Writes that `is_lost` may not have happened, and
+    /// nobody saw them; reads that saw what `is_stale` were not made. Nothing else is forgiven.
+    #[must_use]
+    pub fn without(
+        &self,
+        is_lost: impl Fn(usize, i64) -> bool,
+        is_stale: impl Fn(usize, i64) -> bool,
+    ) -> Self {
+        let rest = |entry: &Entry| {
+            let Some((_, mzxid, _)) = seen(entry) else { return Some(*entry) };
+            let (is_lost, is_write) = (is_lost(entry.key, mzxid), matches!(entry.action, Action::Write(_)));
+            match is_write {
+                true if is_lost => Some(Entry { outcome: Outcome::Unknown, ..*entry }),
+                false if is_lost || is_stale(entry.key, mzxid) => None,
+                _ => Some(*entry),
+            }
+        };
+        Self { entries: self.entries.iter().filter_map(rest).collect(), last: self.last.clone() }
     }
 
     /// Whatever cannot have happened, by key, in words; nothing if all can.
@@ -367,6 +400,40 @@ mod tests {
         let pair = |earlier, later| Rewritten { key: 0, version: 1, earlier, later };
         assert_eq!(history.rewritten(), [pair(101, 999), pair(999, 1_000)]);
         assert!(history.contradictions(Syncs::AreFresh).keys().eq([&0]));
+    }
+
+    /// A leader of the next epoch had version 1 and neither 2 nor 3, of which 3 was never written again.
+    fn rewritten_once() -> (History, Rewritten) {
+        let later = (1 << 32) + 1;
+        let mut history = good();
+        history.entries.push(entry(0, (61, 70), Action::Write(10), Some((2, 10))));
+        history.entries[7].outcome = Outcome::Done { version: 2, mzxid: later, value: 10 };
+        history.last = BTreeMap::from([(0, (2, 10))]);
+        (history, Rewritten { key: 0, version: 2, earlier: 102, later })
+    }
+
+    #[test]
+    fn what_is_left_out_forgives_nothing_else() {
+        let (history, pair) = rewritten_once();
+        assert_eq!(history.rewritten(), [pair]);
+        assert!(!history.contradictions(Syncs::AreFresh).is_empty());
+        let lost = history.lost_with(&pair);
+        assert_eq!(lost, BTreeSet::from([(2, 102), (3, 103)]));
+        let rest = |history: &History| {
+            history.without(|key, zxid| key == 0 && lost.iter().any(|lost| lost.1 == zxid), |_, _| false)
+        };
+        assert_eq!(rest(&history).contradictions(Syncs::AreFresh), BTreeMap::new());
+        // Another loss of the same register, which no transaction of the later epoch explains.
+        let mut another = history.clone();
+        another.entries[2].outcome = Outcome::Done { version: 1, mzxid: 101, value: 8 };
+        assert!(!rest(&another).contradictions(Syncs::AreFresh).is_empty());
+        let mut another = history.clone();
+        another.entries.push(entry(1, (71, 80), Action::SyncedRead, Some((1, 7))));
+        assert!(!rest(&another).contradictions(Syncs::AreFresh).is_empty());
+        // Unless it is what an old tree shows; a write is forgiven by none.
+        let shown = another.without(|_, zxid| [102, 103].contains(&zxid), |_, zxid| zxid == 101);
+        assert_eq!(shown.contradictions(Syncs::AreFresh), BTreeMap::new());
+        assert_eq!(shown.entries[0], history.entries[0]);
     }
 
     /// The checker is worth what it catches: each doctored history has one thing wrong.
