@@ -216,6 +216,11 @@ pub const LINK_IDLE_BYTES: usize = 16 << 10;
 /// session that was heard of, and a million of them must fit.
 pub const LINK_PACKET_BYTES: usize = 16 << 20;
 
+/// Bytes of packets that have begun and are not whole yet, of all learners together, or 16 times `jute.maxbuffer` where
+/// that is more: eight learners with the longest packet each. Full: the link with most of them is closed. A learner that is
+/// not served yet has 8 KiB of it at most.
+pub const LINKS_KEPT_BYTES: usize = 128 << 20;
+
 /// Bytes that may wait for one learner besides what is read from files for it: a second of full network at 1 Gbit/s.
 /// Records are shared, so they count once in memory however many learners are behind. Full: the link is closed, and the
 /// learner comes back for what it missed.

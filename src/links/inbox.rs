@@ -1,7 +1,7 @@
 //! Packets out of the bytes of a learner link. The stream has no frames (row J7): a packet ends where its fields end.
 //!
 //! An idle link holds no buffer: sockets are read into memory that all links share, and only a packet that is not whole
-//! yet is kept. What is kept is bounded by the largest packet.
+//! yet is kept. What is kept is bounded by the largest packet that is due: from a learner that is not served yet, little.
 
 use bytes::{Buf, Bytes, BytesMut};
 use zkfast_wire::{
@@ -12,15 +12,16 @@ use zkfast_wire::{
 /// Bytes of a packet's identities, above its data: a connection has a handful.
 const IDENTITIES_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of the data of a link's first packet to a leader: LearnerInfo has 20. Whoever reaches the port may send it.
-const INTRODUCTION_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the data, and of the identities, of a packet to a leader until it serves the learner: FOLLOWERINFO or
+/// OBSERVERINFO has 20, ACKEPOCH 4, ACK none. Whoever reaches the port may say that it is a learner.
+const JOINING_BYTES_MAX: usize = 4 << 10;
 
 #[derive(Debug)]
 pub(super) struct Inbox {
     direction: Direction,
     data_bytes_max: usize,
-    /// A packet has come. Before that a learner has nothing to say but who it is.
-    is_introduced: bool,
+    /// The other side leads, or is a learner that was sent UPTODATE. Requests and touched sessions come only then.
+    is_served: bool,
     /// The beginning of a packet that is not whole yet.
     rest: BytesMut,
 }
@@ -36,13 +37,23 @@ pub(super) enum Garbage {
 
 impl Inbox {
     pub(super) fn new(direction: Direction, data_bytes_max: usize) -> Self {
-        let is_introduced = direction == Direction::ToLearner;
-        Self { direction, data_bytes_max, is_introduced, rest: BytesMut::new() }
+        let is_served = direction == Direction::ToLearner;
+        Self { direction, data_bytes_max, is_served, rest: BytesMut::new() }
+    }
+
+    /// From now on packets may be as long as any.
+    pub(super) fn serve(&mut self) {
+        self.is_served = true;
     }
 
     /// Bytes kept for a packet that is not whole yet.
     pub(super) fn kept_bytes(&self) -> usize {
         self.rest.len()
+    }
+
+    /// Whether what is kept is more than a learner may say that is not served.
+    pub(super) fn is_long(&self) -> bool {
+        self.kept_bytes() > HEAD_BYTES + 2 * JOINING_BYTES_MAX
     }
 
     /// Takes what was read; `take` gets each whole packet and says whether to go on. If it does not, what is behind that
@@ -59,7 +70,6 @@ impl Inbox {
         }
         let mut chunk = self.rest.split().freeze();
         while let Some((packet, taken)) = Packet::decode(&chunk, self.direction, self.data_bytes_max())? {
-            self.is_introduced = true;
             let go_on = take(packet);
             chunk.advance(taken);
             if !go_on {
@@ -84,11 +94,11 @@ impl Inbox {
     }
 
     const fn data_bytes_max(&self) -> usize {
-        if self.is_introduced { self.data_bytes_max } else { INTRODUCTION_BYTES_MAX }
+        if self.is_served { self.data_bytes_max } else { JOINING_BYTES_MAX }
     }
 
     const fn bytes_max(&self) -> usize {
-        let identities = if self.is_introduced { IDENTITIES_BYTES_MAX } else { INTRODUCTION_BYTES_MAX };
+        let identities = if self.is_served { IDENTITIES_BYTES_MAX } else { JOINING_BYTES_MAX };
         HEAD_BYTES + self.data_bytes_max() + identities
     }
 
@@ -100,11 +110,14 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zkfast_wire::{Epoch, ServerId, Zxid, quorum::LearnerInfo};
+    use zkfast_wire::{
+        Epoch, ServerId, SessionId, Zxid,
+        quorum::{ForwardedRequest, LearnerInfo},
+    };
 
-    /// Danger: whoever reaches the port has this server keep 16 MiB for each connection.
+    /// Danger: whoever reaches the port, and says that it is a learner, has this server keep 16 MiB for each connection.
     #[test]
-    fn nothing_long_is_kept_before_the_introduction() {
+    fn nothing_long_is_kept_for_a_learner_that_is_not_served() {
         let info = LearnerInfo {
             server: Some(ServerId(1)),
             protocol_version: 0x10000,
@@ -112,21 +125,43 @@ mod tests {
             observer: false,
             accepted_epoch: Epoch(1),
         };
+        let mut joining = Vec::new();
+        for packet in [
+            Packet::LearnerInfo(info),
+            Packet::AckEpoch { last: Zxid(7), current_epoch: Some(Epoch(1)) },
+            Packet::Ack { zxid: Zxid::new(Epoch(2), 0) },
+        ] {
+            packet.encode(&mut joining);
+        }
+        let request = |body_bytes: usize| {
+            let mut bytes = Vec::new();
+            let body = vec![7; body_bytes].into();
+            let request =
+                ForwardedRequest { session: SessionId(1), cxid: 2, op: 5, body, identities: Vec::new() };
+            Packet::Request(Box::new(request)).encode(&mut bytes);
+            bytes.truncate(bytes.len() - 1);
+            bytes
+        };
+        let (short, long) = (request(JOINING_BYTES_MAX - 16), request(JOINING_BYTES_MAX - 15));
+
+        for said in [&[][..], &joining] {
+            let joined = || {
+                let mut inbox = Inbox::new(Direction::ToLeader, 1 << 20);
+                assert!(inbox.feed(said, |_| true).is_ok() && inbox.kept_bytes() == 0);
+                inbox
+            };
+            let mut inbox = joined();
+            assert!(inbox.feed(&short, |_| true).is_ok() && inbox.kept_bytes() == short.len());
+            assert!(joined().feed(&long, |_| true).is_err());
+            let mut inbox = joined();
+            inbox.serve();
+            assert!(inbox.feed(&long, |_| true).is_ok() && inbox.kept_bytes() == long.len());
+        }
+
         let mut long = Vec::new();
-        let record = vec![7; 2 * INTRODUCTION_BYTES_MAX].into();
+        let record = vec![7; 2 * JOINING_BYTES_MAX].into();
         Packet::Proposal { zxid: Zxid(1), record }.encode(&mut long);
-        let begun = &long[..long.len() - 1];
-
-        let mut inbox = Inbox::new(Direction::ToLeader, 1 << 20);
-        assert!(inbox.feed(begun, |_| true).is_err());
-
-        let mut inbox = Inbox::new(Direction::ToLeader, 1 << 20);
-        let mut introduction = Vec::new();
-        Packet::LearnerInfo(info).encode(&mut introduction);
-        assert!(inbox.feed(&introduction, |_| true).is_ok());
-        assert!(inbox.feed(begun, |_| true).is_ok() && inbox.kept_bytes() == begun.len());
-
         let mut inbox = Inbox::new(Direction::ToLearner, 1 << 20);
-        assert!(inbox.feed(begun, |_| true).is_ok(), "a leader is who was dialled");
+        assert!(inbox.feed(&long[..long.len() - 1], |_| true).is_ok(), "a leader is who was dialled");
     }
 }

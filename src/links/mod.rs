@@ -210,7 +210,11 @@ impl Links {
     }
 
     /// Queues a packet. A record in it is not copied. On a link that has gone this does nothing: its Down is on the way.
+    /// UPTODATE opens the link for what a learner's clients ask; before that a long packet of a learner closes it.
     pub fn send(&mut self, link: LinkId, packet: &Packet) {
+        if matches!(packet, Packet::UpToDate) {
+            self.quorum.serve(link);
+        }
         self.quorum.put(link, 1, &self.ground, |outbox| put_packet(packet, outbox));
     }
 

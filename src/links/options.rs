@@ -39,6 +39,8 @@ pub struct LinkOptions {
     pub bind_tries_max: u32,
     /// Bytes of the data of one packet on a learner link. Larger: the link is closed.
     pub packet_bytes_max: usize,
+    /// Bytes of packets that are not whole yet, of all learners together. More: the link that has most of them is closed.
+    pub kept_bytes_max: usize,
     /// Bytes that may wait for one learner. More: the link is closed.
     pub queue_bytes_max: usize,
     /// Learner connections at once. More: closed as they come.
@@ -69,6 +71,7 @@ impl LinkOptions {
             unacknowledged_limit: ticks(init_limit_ticks).max(milliseconds(10_000)),
             bind_tries_max: 3,
             packet_bytes_max: limits::LINK_PACKET_BYTES,
+            kept_bytes_max: limits::LINKS_KEPT_BYTES,
             queue_bytes_max: limits::LINK_QUEUE_BYTES,
             links_max: limits::QUORUM_LINKS_MAX,
             names: Arc::new(SystemNames),
@@ -87,6 +90,7 @@ impl LinkOptions {
             bind_tries_max: settings.bind_tries,
             // Java reads up to twice jute.maxbuffer between servers (`jute.maxbuffer.extrasize`).
             packet_bytes_max: limits::LINK_PACKET_BYTES.max(2 * frame_bytes_limit as usize),
+            kept_bytes_max: limits::LINKS_KEPT_BYTES.max(16 * frame_bytes_limit as usize),
             ..Self::new(settings.me, settings.addresses.clone(), tick_ms, init, sync)
         }
     }

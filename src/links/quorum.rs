@@ -40,6 +40,10 @@ enum Trouble {
     Broken(io::Error),
     #[error("what came is no packet: {0}")]
     Garbage(Garbage),
+    #[error(
+        "{0} bytes are kept for packets of learners that are not whole yet, and most of them for this one"
+    )]
+    Crowded(usize),
     #[error("{0} bytes wait to be sent to it, more than a link may hold: the other side reads too slowly")]
     Overflow(usize),
     #[error("what it was to be sent could not be read: {0}")]
@@ -272,6 +276,11 @@ impl Quorum {
             !is_snap
         });
         match fed {
+            Ok(None) if link.inbox.is_long() => {
+                if let Some((largest, all)) = self.crowding(ground.options.kept_bytes_max) {
+                    self.fall(largest, &Trouble::Crowded(all), ground, events);
+                }
+            }
             Ok(None) => {}
             // Not a packet more: what follows is an image.
             Ok(Some(behind)) => {
@@ -281,6 +290,22 @@ impl Quorum {
             }
             Err(garbage) => self.fall(id, &Trouble::Garbage(garbage), ground, events),
         }
+    }
+
+    /// The learner may say from now on what its clients ask.
+    pub(super) fn serve(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.inbox.serve();
+        }
+    }
+
+    /// The learner that keeps most of the memory for packets that are not whole yet, and how much all of them keep, if that
+    /// is too much.
+    fn crowding(&self, kept_bytes_max: usize) -> Option<(LinkId, usize)> {
+        let learners = || self.links.iter().filter(|(_, link)| link.dialled.is_none());
+        let all = learners().map(|(_, link)| link.inbox.kept_bytes()).sum();
+        let (largest, _) = learners().max_by_key(|(_, link)| link.inbox.kept_bytes())?;
+        (all > kept_bytes_max).then_some((*largest, all))
     }
 
     // Bytes out
@@ -449,7 +474,7 @@ impl Quorum {
             Trouble::Ended | Trouble::Broken(_) => {
                 log::info!("learner connection with {who} at {address} is down: {trouble}")
             }
-            Trouble::Garbage(_) => {
+            Trouble::Garbage(_) | Trouble::Crowded(_) => {
                 self.troubles.garbage += 1;
                 log::error!(
                     "closing the learner connection with {who} at {address}: {trouble} ({kept} bytes kept)"

@@ -61,7 +61,7 @@ pub struct PeerFigures {
 pub struct LinkTroubles {
     /// Learners that let their queue overflow.
     pub overflows: u64,
-    /// Bytes that are no packet, message or greeting.
+    /// Bytes that are no packet, message or greeting, or a longer one than is due.
     pub garbage: u64,
     /// Callers refused because there were too many.
     pub refused: u64,

@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 use zkfast_wire::{
-    Acl, Epoch, ErrorCode, OpCode, Packet, SessionId, Txn, TxnHeader, Zxid, vote::ServerState,
+    Acl, Epoch, ErrorCode, OpCode, Packet, SessionId, Txn, TxnHeader, Zxid, quorum::ForwardedRequest,
+    vote::ServerState,
 };
 
 /// A limit that the test is about, in ticks; all others are far longer.
@@ -195,6 +196,45 @@ fn a_learner_that_is_stuck_is_closed_and_the_others_go_on() {
     assert_limited(lagging.until_closed(begun, |packet| pings(packet).and_then(answered)));
     writer.create("/behind-both", b"", 0).expect("a quorum is there");
     writer.close();
+}
+
+/// Danger: whoever reaches the quorum port and says that it observes has the server keep the longest packets that there are.
+#[test]
+fn nothing_long_is_taken_from_a_learner_that_is_not_served() {
+    let request = |body| {
+        let (session, op) = (SessionId(5), ForwardedRequest::SYNC);
+        Packet::Request(Box::new(ForwardedRequest { session, cxid: 6, op, body, identities: Vec::new() }))
+    };
+    let long = request(vec![0; 1 << 20].into());
+    let is_closed_at_a_long_packet = |link: &mut Link| {
+        link.begin_to_say(&long);
+        link.until_closed(Instant::now(), |_| None);
+    };
+    let mut cluster = Cluster::new(&[Kind::Zkfast; 3], shape("none"));
+    cluster.launch(0);
+    cluster.server(0).await_log(&["looking for a leader: started"]);
+    for id in 1000..1020 {
+        let mut link = Link::dial(cluster.quorum_port(0));
+        link.introduce(id, true);
+        is_closed_at_a_long_packet(&mut link);
+    }
+
+    cluster.launch(1);
+    cluster.await_all();
+    let port = cluster.quorum_port(cluster.leader());
+    let mut link = Link::dial(port);
+    link.observe(1000);
+    is_closed_at_a_long_packet(&mut link);
+
+    let mut link = Link::dial(port);
+    let epoch = link.observe(1001);
+    link.say(&Packet::Ack { zxid: Zxid::new(epoch, 0) });
+    link.expect("UPTODATE", |packet| matches!(packet, Packet::UpToDate).then_some(()));
+    // A million sessions of a learner that is served do fit, and what its clients ask.
+    let touched = Some(vec![0; 12_000_000].into());
+    link.say(&Packet::Ping { zxid: Zxid::new(epoch, 0), touched });
+    link.say(&request(client::path_alone("/").into()));
+    link.expect("SYNC", |packet| matches!(packet, Packet::Sync).then_some(()));
 }
 
 /// ZOOKEEPER-3531. Danger: the leader holds something while it sends an image to a learner that does not read, and everybody

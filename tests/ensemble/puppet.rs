@@ -186,6 +186,13 @@ impl Link {
         let _ = self.wire.stream.write_all(&bytes);
     }
 
+    /// All of a packet but its last byte.
+    pub fn begin_to_say(&mut self, packet: &Packet) {
+        let mut bytes = Vec::new();
+        packet.encode(&mut bytes);
+        let _ = self.wire.stream.write_all(&bytes[..bytes.len() - 1]);
+    }
+
     /// The next packet within `limit`, if one comes.
     ///
     /// # Errors
@@ -230,14 +237,24 @@ impl Link {
 
     /// Follows the leader under test as voter `id`, up to NEWLEADER; the epoch.
     pub fn join(&mut self, id: i64) -> Epoch {
-        let epoch = self.promise(id, Zxid::ZERO);
+        self.introduce(id, false);
+        let epoch = self.promise(Zxid::ZERO);
+        self.expect("NEWLEADER", |packet| matches!(packet, Packet::NewLeader { .. }).then_some(()));
+        epoch
+    }
+
+    /// The same as an observer.
+    pub fn observe(&mut self, id: i64) -> Epoch {
+        self.introduce(id, true);
+        let epoch = self.promise(Zxid::ZERO);
         self.expect("NEWLEADER", |packet| matches!(packet, Packet::NewLeader { .. }).then_some(()));
         epoch
     }
 
     /// Asks for an image, and reads SNAP alone of what comes.
     pub fn ask_for_an_image(&mut self, id: i64) {
-        self.promise(id, Zxid(-1));
+        self.introduce(id, false);
+        self.promise(Zxid(-1));
         self.expect("SNAP", |packet| matches!(packet, Packet::Snap { .. }).then_some(()));
     }
 
@@ -249,14 +266,18 @@ impl Link {
         open
     }
 
-    fn promise(&mut self, id: i64, last: Zxid) -> Epoch {
+    /// FOLLOWERINFO or OBSERVERINFO.
+    pub fn introduce(&mut self, id: i64, observer: bool) {
         self.say(&Packet::LearnerInfo(LearnerInfo {
             server: Some(ServerId(id)),
             protocol_version: 0x10000,
             config_version: 0,
-            observer: false,
+            observer,
             accepted_epoch: Epoch(0),
         }));
+    }
+
+    fn promise(&mut self, last: Zxid) -> Epoch {
         let epoch = self.expect("LEADERINFO", |packet| match packet {
             Packet::LeaderInfo { epoch, .. } => Some(epoch),
             _ => None,

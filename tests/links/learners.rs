@@ -164,6 +164,67 @@ fn garbage_closes_its_link() {
     assert_eq!(host.link(), Some(link));
 }
 
+fn ping(bytes: usize) -> Packet {
+    Packet::Ping { zxid: Zxid(1), touched: Some(vec![1; bytes].into()) }
+}
+
+/// Danger: who only says that it is a learner has as much memory kept for it as one that is served.
+#[test]
+fn a_learner_says_nothing_long_before_it_is_served() {
+    let ensemble = ensemble(1);
+    let mut host = Host::open(options(&ensemble, 1));
+    let long = encoded(&[ping(60_000)]);
+    let half = long.len() / 2;
+    let (mut stranger, link) = caller(&mut host, &ensemble);
+    stranger.write_all(&encoded(&acks(1, 1))).expect("an open connection");
+    stranger.write_all(&long[..half]).expect("room in the socket");
+    run(&mut [&mut host], "the end of a stranger", is_down(link));
+
+    let (mut learner, link) = caller(&mut host, &ensemble);
+    host.links.send(link, &Packet::NewLeader { epoch: Epoch(1), config: None });
+    host.links.send(link, &Packet::UpToDate);
+    learner.write_all(&long[..half]).expect("an open connection");
+    run(&mut [&mut host], "the first half", |hosts| {
+        let learner = &hosts[0].links.figures().links[0];
+        learner.traffic.bytes_received == half as u64
+    });
+    learner.write_all(&long[half..]).expect("an open connection");
+    run(&mut [&mut host], "a long packet", |hosts| hosts[0].packets().any(|packet| *packet == ping(60_000)));
+    assert_eq!(host.link(), Some(link));
+}
+
+/// Danger: learners that are served, or have the leader believe so, have it keep a long packet for each of a thousand
+/// connections.
+#[test]
+fn learners_together_keep_no_more_than_the_bound() {
+    let ensemble = ensemble(1);
+    let mut settings = options(&ensemble, 1);
+    settings.kept_bytes_max = 100_000;
+    let mut host = Host::open(settings);
+    let long = encoded(&[ping(70_000)]);
+    let begun = |host: &mut Host, bytes: usize| {
+        let (mut stream, link) = caller(host, &ensemble);
+        host.links.send(link, &Packet::UpToDate);
+        stream.write_all(&long[..bytes]).expect("an open connection");
+        run(&mut [&mut *host], "a beginning", |hosts| {
+            let figures = hosts[0].links.figures();
+            let has_come =
+                |at: &zkfast::status::links::LinkFigures| at.traffic.bytes_received == bytes as u64;
+            figures.links.iter().find(|at| at.link == link.0).is_some_and(has_come)
+        });
+        (stream, link)
+    };
+    let (_first, largest) = begun(&mut host, 60_000);
+    let (mut second, _) = begun(&mut host, 39_000);
+    assert_eq!(host.links.figures().links.len(), 2);
+    let (mut third, _) = begun(&mut host, 20_000);
+    run(&mut [&mut host], "the end of the largest", is_down(largest));
+    assert_eq!(host.links.figures().troubles.garbage, 1);
+    second.write_all(&long[39_000..]).expect("an open connection");
+    third.write_all(&long[20_000..]).expect("an open connection");
+    run(&mut [&mut host], "the others", |hosts| hosts[0].packets().count() == 2);
+}
+
 /// Danger: a learner that stops reading makes the leader keep all that it ever sent (R17).
 #[test]
 fn a_learner_that_never_reads_is_closed() {
