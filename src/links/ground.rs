@@ -49,8 +49,8 @@ pub(super) struct Ground {
     pub(super) waker: Waker,
     /// When this turn began.
     pub(super) now: Instant,
-    /// Whether the others can reach this server. As long as they cannot it calls nobody: they might elect it, and then
-    /// wait for a leader to whom nobody gets through.
+    /// Whether the others can reach this server. As long as they cannot it calls nobody and refuses callers:
+    /// they might elect it, and then wait for a leader to whom nobody gets through.
     pub(super) is_reachable: bool,
     /// Where sockets are read into.
     pub(super) scratch: Vec<u8>,

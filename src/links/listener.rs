@@ -1,7 +1,8 @@
 //! Listening sockets of the election port and the quorum port, and what happens where a port is taken (row Q17).
 //!
 //! Both are bound as soon as the links are opened: a learner that elected this server before this server knows it waits
-//! on an open link (`zab` parks it) instead of being refused. Apache binds its quorum port when it leads.
+//! on an open link (`zab` parks it) instead of being refused. Apache binds its quorum port when it leads. While the
+//! quorum port is taken the election port refuses: whoever is heard may be elected, and then nobody gets through to it.
 
 use super::{
     LinkError,
@@ -61,6 +62,8 @@ enum Failure {
 }
 
 enum State {
+    /// Nobody else has the port, and who calls is refused: an election port, until the others could follow, too.
+    Reserved(Socket),
     Listening(TcpListener, Token),
     /// The system had no descriptor for who came; until then nobody is asked for.
     Deaf(TcpListener, Token, Instant),
@@ -119,14 +122,14 @@ impl Listener {
     }
 
     pub(super) fn is_bound(&self) -> bool {
-        matches!(self.state, State::Listening(..) | State::Deaf(..))
+        matches!(self.state, State::Reserved(_) | State::Listening(..) | State::Deaf(..))
     }
 
     /// When to look again.
     pub(super) fn look_at(&self) -> Option<Instant> {
         match self.state {
             State::Waiting(at) | State::Deaf(_, _, at) => Some(at),
-            State::Listening(..) | State::LookingUp => None,
+            State::Reserved(_) | State::Listening(..) | State::LookingUp => None,
         }
     }
 
@@ -138,7 +141,11 @@ impl Listener {
                 self.listen_again(ground);
                 return Ok(());
             }
-            State::Waiting(_) | State::Deaf(..) | State::Listening(..) | State::LookingUp => return Ok(()),
+            State::Waiting(_)
+            | State::Reserved(_)
+            | State::Deaf(..)
+            | State::Listening(..)
+            | State::LookingUp => return Ok(()),
         }
         if self.on_all {
             return self.bind(&Ok(vec![Ipv6Addr::UNSPECIFIED.into()]), ground);
@@ -166,7 +173,41 @@ impl Listener {
     }
 
     fn bind(&mut self, found: &Found, ground: &mut Ground) -> Result<(), LinkError> {
-        match self.try_bind(found, ground) {
+        match self.try_bind(found) {
+            Ok(socket) => {
+                self.state = State::Reserved(socket);
+                match self.port {
+                    Port::Election => Ok(()),
+                    Port::Quorum => self.open_up(ground),
+                }
+            }
+            Err(Failure::Name(reason)) => {
+                self.tell_of_name(&reason, ground);
+                self.state = State::Waiting(ground.now + BIND_RETRY);
+                Ok(())
+            }
+            Err(Failure::Bind(reason)) => self.bind_failed(reason, ground),
+        }
+    }
+
+    /// Lets callers in, once the port is bound. An election port is opened when a quorum port is bound: who is called may be
+    /// elected.
+    ///
+    /// # Errors
+    /// If somebody else listens there meanwhile, and it was the last try.
+    pub(super) fn open_up(&mut self, ground: &mut Ground) -> Result<(), LinkError> {
+        let socket = match std::mem::replace(&mut self.state, State::LookingUp) {
+            State::Reserved(socket) => socket,
+            other => {
+                self.state = other;
+                return Ok(());
+            }
+        };
+        let listening = socket.listen(limits::LINK_BACKLOG).and_then(|()| {
+            let socket = TcpListener::from(socket);
+            ground.watch(&socket, Place::Listener(self.index), true, false).map(|token| (socket, token))
+        });
+        match listening {
             Ok((socket, token)) => {
                 let at = socket.local_addr().map_or(self.address.to_string(), |address| address.to_string());
                 log::info!("listening on {at} for {}", self.port.purpose());
@@ -176,33 +217,33 @@ impl Listener {
                 self.remind_at = None;
                 Ok(())
             }
-            Err(Failure::Name(reason)) => {
-                self.tell_of_name(&reason, ground);
-                self.state = State::Waiting(ground.now + BIND_RETRY);
-                Ok(())
-            }
-            Err(Failure::Bind(reason)) => {
-                self.failures += 1;
-                let tries_max = ground.options.bind_tries_max;
-                if tries_max > 0 && self.failures >= tries_max {
-                    return Err(LinkError::Bind {
-                        me: ground.options.me,
-                        place: self.port.place(),
-                        address: self.address.clone(),
-                        purpose: self.port.purpose(),
-                        tries: self.failures,
-                        reason,
-                    });
-                }
-                if self.told != reason {
-                    let (address, purpose) = (&self.address, self.port.purpose());
-                    log::warn!("cannot listen on {address} for {purpose} yet: {reason}; trying every second");
-                    self.told = reason;
-                }
-                self.state = State::Waiting(ground.now + BIND_RETRY);
-                Ok(())
-            }
+            Err(error) => self.bind_failed(error.to_string(), ground),
         }
+    }
+
+    fn bind_failed(&mut self, reason: String, ground: &Ground) -> Result<(), LinkError> {
+        self.failures += 1;
+        let tries_max = ground.options.bind_tries_max;
+        if tries_max > 0 && self.failures >= tries_max {
+            return Err(LinkError::Bind {
+                me: ground.options.me,
+                place: self.port.place(),
+                address: self.address.clone(),
+                purpose: self.port.purpose(),
+                tries: self.failures,
+                reason,
+            });
+        }
+        if self.told != reason {
+            let (address, purpose) = (&self.address, self.port.purpose());
+            log::warn!(
+                "cannot listen on {address} for {purpose} yet: {reason}; trying every second. Until then this server takes \
+                 no part in elections"
+            );
+            self.told = reason;
+        }
+        self.state = State::Waiting(ground.now + BIND_RETRY);
+        Ok(())
     }
 
     /// Once when it begins, then seldom.
@@ -219,18 +260,12 @@ impl Listener {
         );
     }
 
-    fn try_bind(&self, found: &Found, ground: &mut Ground) -> Result<(TcpListener, Token), Failure> {
+    fn try_bind(&self, found: &Found) -> Result<Socket, Failure> {
         let found = found.as_ref().map_err(|reason| Failure::Name(reason.clone()))?;
         let mut last = String::new();
         for address in found {
-            match listen(*address, self.address.port) {
-                Ok(socket) => {
-                    let place = Place::Listener(self.index);
-                    let token = ground
-                        .watch(&socket, place, true, false)
-                        .map_err(|error| Failure::Bind(error.to_string()))?;
-                    return Ok((socket, token));
-                }
+            match reserve(*address, self.address.port) {
+                Ok(socket) => return Ok(socket),
                 Err(error) => last = format!("{}: {error}", SocketAddr::new(*address, self.address.port)),
             }
         }
@@ -296,7 +331,7 @@ impl Listener {
 }
 
 /// A wildcard listens on every address of both families, as Java does, or of IPv4 where there is no other.
-fn listen(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+fn reserve(address: IpAddr, port: u16) -> io::Result<Socket> {
     if !address.is_unspecified() {
         return bound(SocketAddr::new(address, port));
     }
@@ -306,7 +341,7 @@ fn listen(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     })
 }
 
-fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -314,6 +349,5 @@ fn bound(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(limits::LINK_BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -86,10 +86,10 @@ impl Links {
         let bell = bell.as_fd().try_clone_to_owned().map_err(LinkError::Poll)?;
         let mut ground = Ground::new(options).map_err(LinkError::Poll)?;
         ground.watch(&bell, Place::Bell, true, false).map_err(LinkError::Poll)?;
-        let listeners = Self::listen(&own, &mut ground)?;
+        let mut listeners = Self::listen(&own, &mut ground)?;
+        open_up(&mut listeners, &mut ground)?;
         let mut election = Election::default();
         election.configure(&ground);
-        ground.is_reachable = is_reachable(&listeners);
         Ok(Self { ground, bell, listeners, election, quorum: Quorum::default(), pending: Vec::new() })
     }
 
@@ -171,8 +171,7 @@ impl Links {
         for listener in &mut self.listeners {
             listener.tend(&mut self.ground)?;
         }
-        self.ground.is_reachable = is_reachable(&self.listeners);
-        Ok(())
+        open_up(&mut self.listeners, &mut self.ground)
     }
 
     fn accept(&mut self, index: usize, events: &mut Vec<Event>) {
@@ -292,7 +291,7 @@ impl Links {
                 listener.close(&mut self.ground);
             }
             self.listeners = Self::listen(&own, &mut self.ground)?;
-            self.ground.is_reachable = is_reachable(&self.listeners);
+            open_up(&mut self.listeners, &mut self.ground)?;
         }
         Ok(())
     }
@@ -333,6 +332,17 @@ impl Drop for Links {
     fn drop(&mut self) {
         self.quorum.close_all(&mut self.ground);
     }
+}
+
+/// Lets callers in where each of the two ports is bound.
+fn open_up(listeners: &mut [Listener], ground: &mut Ground) -> Result<(), LinkError> {
+    if is_reachable(listeners) {
+        for listener in listeners.iter_mut() {
+            listener.open_up(ground)?;
+        }
+    }
+    ground.is_reachable = is_reachable(listeners);
+    Ok(())
 }
 
 /// Whether each of the two ports is bound at one address at least.

@@ -70,3 +70,33 @@ fn a_name_that_does_not_resolve_is_no_reason_to_stop() {
     cluster.await_all();
     cluster.server(1).client(6_000).close();
 }
+
+/// Danger: a server whom no learner can reach has the longest history, so the others elect it again and again.
+#[test]
+fn a_server_without_its_quorum_port_is_not_elected() {
+    let lines = vec!["electionPortBindRetry=0".to_owned()];
+    let mut cluster = Cluster::new(&[Kind::Zkfast; 3], Shape { lines, ..Shape::default() });
+    cluster.launch(0);
+    cluster.launch(1);
+    cluster.await_all();
+    let mut client = cluster.server(0).client(20_000);
+    client.create("/history", b"", 0).expect("a quorum is there");
+    client.close();
+    cluster.kill(0);
+    cluster.kill(1);
+
+    let taken = TcpListener::bind(("127.0.0.1", cluster.quorum_port(0))).expect("a free port");
+    cluster.launch(0);
+    cluster.server(0).await_log(&["for learners yet", "takes no part in elections"]);
+    cluster.launch(2);
+    cluster.server(2).await_log(&["server 1 cannot be reached on its election port", "refused"]);
+    for index in [0, 2] {
+        let log = cluster.server(index).log_text();
+        let searches: Vec<&str> =
+            log.lines().filter(|line| line.contains("looking for a leader: ")).collect();
+        assert_eq!(searches.len(), 1, "server {}: {searches:?}", index + 1);
+    }
+    drop(taken);
+    cluster.await_all();
+    assert_eq!(cluster.leader(), 0, "it has the history");
+}

@@ -357,6 +357,36 @@ fn a_taken_port_is_tried_again() {
     assert!(error.contains("after 2 tries") && error.contains("learners"), "{error}");
 }
 
+/// Danger: a server whom no learner can reach is heard, and elected again and again.
+#[test]
+fn callers_are_refused_while_the_quorum_port_is_taken() {
+    let ensemble = ensemble(2);
+    let own = &ensemble[&ServerId(1)][0];
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, own.quorum_port)).expect("the port");
+    let mut settings = options(&ensemble, 1);
+    settings.bind_tries_max = 0;
+    let mut host = Host::open(settings);
+    let call = || TcpStream::connect((Ipv4Addr::LOCALHOST, own.election_port));
+    assert_eq!(call().map(|_| ()).map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionRefused));
+    let mut larger = Host::open(options(&ensemble, 2));
+    for (host, to) in [(&mut host, 2), (&mut larger, 1)] {
+        host.links.notify(ServerId(to), vote(1, 1));
+    }
+    run(&mut [&mut host, &mut larger], "a call in vain", |hosts| {
+        hosts[1].links.figures().peers[0].trouble.as_ref().is_some_and(|words| words.contains("refused"))
+    });
+    assert_eq!((host.votes().count(), larger.votes().count()), (0, 0));
+    // Nobody listens there, so somebody else may; then the port is taken, as any.
+    let thief = TcpListener::bind((Ipv4Addr::LOCALHOST, own.election_port)).expect("the port");
+    drop(other);
+    run(&mut [&mut host, &mut larger], "the quorum port", |_| {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, own.quorum_port)).is_ok()
+    });
+    assert_eq!((host.votes().count(), larger.votes().count()), (0, 0));
+    drop(thief);
+    run(&mut [&mut host, &mut larger], "votes", |hosts| heard(hosts[0], 2, 1) && heard(hosts[1], 1, 1));
+}
+
 /// IPv6, several addresses for a server, and a name: the first that answers is taken.
 #[test]
 fn peers_are_reached_at_any_of_their_addresses() {
