@@ -169,17 +169,41 @@ impl Side {
             // The ping behind it wakes a server that may have fallen asleep over it.
             let admin = &mut self.admins[place];
             let refused = admin.submit(OpCode::Delete, &client::path_version(NOWHERE, -1));
-            if self.may_sleep {
-                // In a packet of its own, or both might be there before it sleeps.
-                admin.flush().expect("an open connection");
-                admin.submit_as(Xid::PING, OpCode::Ping.to_i32(), &[]);
-            }
+            // In a packet of its own, or both might be there before it sleeps.
             admin.flush().expect("an open connection");
-            let refused = admin.reply(refused);
-            assert_eq!(refused, Err(zkfast_wire::ErrorCode::NO_NODE.0), "nobody makes this node");
+            let mut pings = 0;
             if self.may_sleep {
-                assert_eq!(admin.reply(Xid::PING.0), Ok(vec![]), "a ping");
+                self.ping(place);
+                pings = 1 + self.wake_while_silent(place);
             }
+            let refused = self.admins[place].reply(refused);
+            assert_eq!(refused, Err(zkfast_wire::ErrorCode::NO_NODE.0), "nobody makes this node");
+            self.take_pings(place, pings);
+        }
+    }
+
+    fn ping(&mut self, place: usize) {
+        self.admins[place].submit_as(Xid::PING, OpCode::Ping.to_i32(), &[]);
+        self.admins[place].flush().expect("an open connection");
+    }
+
+    /// A server that may sleep has been asked something: until it says something it is woken now and then. Returns how many
+    /// pings wait to be answered behind what it was asked.
+    fn wake_while_silent(&mut self, place: usize) -> usize {
+        let deadline = Instant::now() + peers::DEADLINE;
+        let mut pings = 0;
+        while self.may_sleep && self.admins[place].is_silent_for(SLEEP_MAX) {
+            assert!(Instant::now() < deadline, "{:?}: server {place} does not wake up", self.kind);
+            self.ping(place);
+            pings += 1;
+            self.woken += 1;
+        }
+        pings
+    }
+
+    fn take_pings(&mut self, place: usize, count: usize) {
+        for _ in 0..count {
+            assert_eq!(self.admins[place].reply(Xid::PING.0), Ok(vec![]), "a ping");
         }
     }
 
@@ -200,7 +224,12 @@ impl Side {
 
     /// Makes the root of a stream, and as many sessions as it needs when it needs them.
     pub fn begin(&mut self, root: &str, slots: usize) {
-        self.admins[0].create(root, b"", 0).expect("a fresh root");
+        let created =
+            self.admins[0].submit(OpCode::Create, &client::create(root, Some(b""), &[Acl::OPEN], 0));
+        self.admins[0].flush().expect("an open connection");
+        let pings = self.wake_while_silent(0);
+        self.admins[0].reply(created).expect("a fresh root");
+        self.take_pings(0, pings);
         let place = |slot| slot % self.addresses.len();
         self.slots = (0..slots).map(|slot| Slot { place: place(slot), ..Slot::default() }).collect();
     }
@@ -208,8 +237,8 @@ impl Side {
     /// Deletes what the stream left below `root` and its quotas; all of it was open to the admin only.
     pub fn clean(&mut self, root: &str) {
         self.settle(0);
-        let admin = &mut self.admins[0];
         for root in [root.to_owned(), format!("{QUOTAS}{root}")] {
+            let admin = &mut self.admins[0];
             if admin.exists(&root, false).is_err() {
                 continue;
             }
@@ -220,9 +249,12 @@ impl Side {
                 .map(|path| admin.submit(OpCode::Delete, &client::path_version(path, -1)))
                 .collect();
             admin.flush().expect("an open connection");
+            let mut pings = 0;
             for xid in deletes {
-                admin.reply(xid).expect("a node without children");
+                pings += self.wake_while_silent(0);
+                self.admins[0].reply(xid).expect("a node without children");
             }
+            self.take_pings(0, pings);
         }
     }
 

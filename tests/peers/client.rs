@@ -324,6 +324,16 @@ impl Client {
         self.stream.set_read_timeout(Some(limit)).expect("a read timeout");
     }
 
+    /// Whether nothing comes for so long; not even the end of the connection.
+    #[allow(dead_code, reason = "each test uses a part")]
+    pub fn is_silent_for(&mut self, limit: Duration) -> bool {
+        let usual = self.stream.read_timeout().expect("a read timeout");
+        self.patience(limit);
+        let is_silent = self.inbox.len() == self.inbox_read && self.stream.peek(&mut [0]).is_err();
+        self.stream.set_read_timeout(usual).expect("a read timeout");
+        is_silent
+    }
+
     /// Sends one request and waits for its reply; events before it are kept in `events`.
     pub fn call(&mut self, op: OpCode, body: &[u8]) -> Result<Vec<u8>, i32> {
         let wanted = self.submit(op, body);
