@@ -66,6 +66,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), StartError> {
     let address =
         listeners[0].local_addr().map_err(|error| StartError::listen(options.client_address, error))?;
     let snapshot = SnapshotOptions { is_paced: true, ..snapshot_options(cfg) };
+    memory::keep_freed();
     // Without it the server is slower, not wrong.
     let growth = memory::ready_ahead()
         .inspect_err(|error| log::warn!("cannot start a thread that finds memory ahead of need: {error}"))
