@@ -49,12 +49,7 @@ fn following() -> Story {
 
 /// Leads server 1, at z(1, 1).
 fn leading() -> Story {
-    let mut story = elected(&[z(1, 1)], 1);
-    greet(&mut story, LINK, 1, 1);
-    story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(2) });
-    promise(&mut story, LINK, z(1, 1), 1);
-    story.saved(2);
-    story.packet(Packet::Ack { zxid: z(2, 0) });
+    let story = established();
     assert!(story.asks(&Effect::Serve { service: Service::Leading, epoch: Epoch(2) }));
     assert_eq!(sent(&story), [Packet::UpToDate]);
     story

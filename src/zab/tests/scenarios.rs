@@ -271,12 +271,7 @@ fn zookeeper_4685_a_follower_that_acknowledges_the_history_record_by_record_is_l
 /// requests in one queue, syncs among them: it takes that commit for somebody else's, and answers no write ever after.
 #[test]
 fn a_sync_is_answered_between_the_commits_where_it_was_asked() {
-    let mut story = elected(&[z(1, 1)], 1);
-    greet(&mut story, LINK, 1, 1);
-    story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(2) });
-    promise(&mut story, LINK, z(1, 1), 1);
-    story.saved(2);
-    story.packet(Packet::Ack { zxid: z(2, 0) });
+    let mut story = established();
     let sync = Effect::Send { link: LINK, packet: Packet::Sync };
     let commits = |first, last| Effect::SendCommits { link: LINK, first: z(2, first), last: z(2, last) };
     assert_eq!(story.on(Event::Sync { link: LINK }), std::slice::from_ref(&sync), "nothing is under way");

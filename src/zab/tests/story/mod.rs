@@ -144,3 +144,14 @@ pub fn promise(story: &mut Story, link: LinkId, last: Zxid, current: i64) {
     let packet = Packet::AckEpoch { last, current_epoch: Some(Epoch(current)) };
     story.on(Event::Packet { link, packet });
 }
+
+/// Server 2 as leader of epoch 2, of the history z(1, 1): server 1 follows on [`LINK`].
+pub fn established() -> Story {
+    let mut story = elected(&[z(1, 1)], 1);
+    greet(&mut story, LINK, 1, 1);
+    story.on(Event::EpochSaved { file: EpochFile::Accepted, epoch: Epoch(2) });
+    promise(&mut story, LINK, z(1, 1), 1);
+    story.saved(2);
+    story.packet(Packet::Ack { zxid: z(2, 0) });
+    story
+}
